@@ -1,0 +1,29 @@
+#pragma once
+// The commands of the program rec; see main.cpp.
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace rec {
+
+struct Options {
+  std::filesystem::path config;
+  std::vector<std::string> overrides;
+  std::filesystem::path weights;  ///< empty: OUTPUT/latest.safetensors
+  bool resume = false;
+  std::filesystem::path out;       ///< of extract
+  std::filesystem::path features;  ///< of query
+  std::filesystem::path image;     ///< of query
+  int k = 10;
+  int queries = 12;
+};
+
+void train(const Options& options);
+void evaluate(const Options& options);
+/// Metrics of raw pixels, the untrained and the trained network, and ranking lists, for a report.
+void compare(const Options& options);
+void extract(const Options& options);
+void query(const Options& options);
+
+}  // namespace rec

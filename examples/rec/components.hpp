@@ -1,0 +1,35 @@
+#pragma once
+// The components are compiled once, in components_*.cpp; to be included before the configuration.
+
+#include <kindred/kindred.hpp>
+#include <kindred/model/any.hpp>
+
+namespace rec {
+using AnyLayer = kindred::any::Layer<kindred::cpu::Context, float>;
+using AnyHead = kindred::any::Head<kindred::cpu::Context, float>;
+using AnyLosses = kindred::any::Losses<kindred::cpu::Context, float>;
+}  // namespace rec
+
+// `extern template` everywhere but in the one file that holds the code of the group.
+#ifndef REC_BACKBONES
+#define REC_BACKBONES extern
+#endif
+#ifndef REC_OTHERS
+#define REC_OTHERS extern
+#endif
+
+namespace kindred::any {
+REC_BACKBONES template rec::AnyLayer::Config rec::AnyLayer::component<backbone::PPLCNet>(
+    const backbone::PPLCNet::Config&);
+REC_OTHERS template rec::AnyLayer::Config rec::AnyLayer::component<neck::FC>(
+    const neck::FC::Config&);
+REC_OTHERS template rec::AnyLayer::Config rec::AnyLayer::component<neck::BNNeck>(
+    const neck::BNNeck::Config&);
+REC_OTHERS template rec::AnyHead::Config rec::AnyHead::component<head::FC>(const head::FC::Config&);
+REC_OTHERS template rec::AnyHead::Config rec::AnyHead::component<head::ArcMargin>(
+    const head::ArcMargin::Config&);
+REC_OTHERS template void rec::AnyLosses::add<loss::CELoss>(rec::AnyLosses::Config&,
+                                                           const loss::CELoss::Config&);
+REC_OTHERS template void rec::AnyLosses::add<loss::TripletLossV2>(
+    rec::AnyLosses::Config&, const loss::TripletLossV2::Config&);
+}  // namespace kindred::any

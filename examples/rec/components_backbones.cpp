@@ -1,0 +1,2 @@
+#define REC_BACKBONES
+#include "components.hpp"

@@ -1,0 +1,2 @@
+#define REC_OTHERS
+#include "components.hpp"

@@ -1,0 +1,41 @@
+#pragma once
+// What several commands of rec do alike.
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+
+#include "commands.hpp"
+#include "components.hpp"
+// After components.hpp:
+#include <kindred/config/experiment.hpp>
+
+namespace rec {
+
+using Model = kindred::config::Model;
+
+inline Model trained_model(const kindred::config::Experiment& experiment, const Options& options) {
+  Model model = experiment.make_model();
+  kindred::config::Experiment::load(model, options.weights.empty()
+                                               ? experiment.output() / "latest.safetensors"
+                                               : options.weights);
+  return model;
+}
+
+inline auto features_of(kindred::Session<Model>& session) {
+  return [&session](kindred::View<const float> images) { return session.features(images); };
+}
+
+inline void print_progress(std::size_t done, std::size_t total) {
+  if (isatty(STDERR_FILENO) == 0) return;
+  std::fprintf(stderr, "\r\033[K%zu of %zu images", done, total);
+  if (done >= total) std::fprintf(stderr, "\r\033[K");
+  std::fflush(stderr);
+}
+
+inline void report_unreadable(const kindred::data::Loader& loader) {
+  if (loader.unreadable().total() > 0) std::cerr << loader.unreadable() << '\n';
+}
+
+}  // namespace rec

@@ -1,0 +1,305 @@
+#pragma once
+// A whole experiment from one YAML file: model, data, optimizer, schedule, evaluation.
+
+#include <filesystem>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <kindred/config/data.hpp>
+#include <kindred/config/model.hpp>
+#include <kindred/config/section.hpp>
+#include <kindred/data/features.hpp>
+#include <kindred/eval/retrieval.hpp>
+#include <kindred/io/weights.hpp>
+#include <kindred/train/trainer.hpp>
+
+namespace kindred::config {
+
+/// A schedule named in YAML.
+struct AnySchedule {
+  std::variant<lr::Cosine, lr::Constant> schedule;
+
+  const char* name() const {
+    return std::visit([](const auto& s) { return s.name(); }, schedule);
+  }
+  double at(const lr::Progress& p) const {
+    return std::visit([&p](const auto& s) { return s.at(p); }, schedule);
+  }
+};
+using AnyOptimizer = std::variant<optim::Momentum, optim::AdamW>;
+
+namespace detail {
+
+inline AnySchedule schedule(const Section& s) {
+  const auto name = s.get<std::string>("name");
+  AnySchedule out;
+  const auto base = s.get<double>("learning_rate");
+  if (name == "Cosine") {
+    lr::Cosine c{.base = base};
+    c.eta_min = s.get("eta_min", c.eta_min);
+    c.warmup_epochs = s.get("warmup_epoch", c.warmup_epochs);
+    c.warmup_start = s.get("warmup_start_lr", c.warmup_start);
+    out.schedule = c;
+  } else if (name == "Constant") {
+    out.schedule = lr::Constant{base};
+  } else {
+    s.unknown_name(name, {"Cosine", "Constant"});
+  }
+  s.finish();
+  return out;
+}
+
+inline double l2(const Section& s) {
+  if (!s.has("regularizer")) return 0;
+  const Section r = s.section("regularizer");
+  const auto name = r.get<std::string>("name");
+  if (name != "L2") r.unknown_name(name, {"L2"});
+  const auto coeff = r.get<double>("coeff");
+  r.finish();
+  return coeff;
+}
+
+inline optim::Kinds kinds(const Section& s, const std::string& key) {
+  if (!s.has(key)) return {};
+  static const std::map<std::string, optim::Kinds> known = {{"weight", {ParameterKind::weight}},
+                                                            {"bias", {ParameterKind::bias}},
+                                                            {"norm", {ParameterKind::norm}},
+                                                            {"center", {ParameterKind::center}}};
+  optim::Kinds out;
+  for (const auto& name : s.get<std::vector<std::string>>(key)) {
+    const auto found = known.find(name);
+    if (found == known.end())
+      throw ConfigError(text(s.where(key), ": ", name, " is none of weight, bias, norm, center"));
+    out = out | found->second;
+  }
+  return out;
+}
+
+inline AnyOptimizer optimizer(const Section& s) {
+  const auto name = s.get<std::string>("name");
+  s.accept("lr");
+  AnyOptimizer out;
+  if (name == "Momentum") {
+    optim::Momentum m{.weight_decay = l2(s), .no_decay = kinds(s, "no_decay")};
+    m.momentum = s.get("momentum", m.momentum);
+    m.use_nesterov = s.get("use_nesterov", m.use_nesterov);
+    out = m;
+  } else if (name == "AdamW") {
+    optim::AdamW a{.no_decay = kinds(s, "no_decay")};
+    a.beta1 = s.get("beta1", a.beta1);
+    a.beta2 = s.get("beta2", a.beta2);
+    a.epsilon = s.get("epsilon", a.epsilon);
+    a.weight_decay = s.get("weight_decay", a.weight_decay);
+    out = a;
+  } else {
+    s.unknown_name(name, {"Momentum", "AdamW"});
+  }
+  s.finish();
+  return out;
+}
+
+}  // namespace detail
+
+/// Model, data and training that a file describes. Sections as in PaddleClas: Global, Arch, Loss,
+/// Optimizer, DataLoader, Metric.
+class Experiment {
+ public:
+  /// Reads and checks the whole file. Throws ConfigError that names the key, with the fix.
+  Experiment(const std::filesystem::path& file, const std::vector<std::string>& overrides)
+      : root_(Section::load(file, overrides)),
+        model_config_(config::model(root_)),
+        pretrained_(config::pretrained(root_)) {
+    read_global(root_.section("Global"));
+    if (root_.has("Optimizer")) {
+      const Section s = root_.section("Optimizer");
+      schedule_ = detail::schedule(s.section("lr"));
+      optimizer_ = detail::optimizer(s);
+    }
+    if (root_.has("Metric")) read_metric(root_.section("Metric"));
+    root_.accept("DataLoader");
+    root_.accept("AMP");
+    root_.finish();
+  }
+
+  /// The network with the pretrained backbone, if the file names one.
+  Model make_model() const {
+    Model model(model_config_, seed_);
+    if (!pretrained_.empty()) {
+      const auto report =
+          io::load_weights(pretrained_, model.parameters(), model.trainable().data(),
+                           model.statistics().data(), {.mode = io::LoadMode::matching});
+      if (report.loaded.empty())
+        throw FileError(text(pretrained_, ": none of its names is one of this model's; ",
+                             "they must begin with backbone."));
+      std::cerr << pretrained_ << ": " << report.loaded.size() << " parameters loaded, "
+                << report.missing.size() << " not in the file, " << report.mismatched.size()
+                << " of another shape\n";
+    }
+    return model;
+  }
+  /// Loads Global.pretrained_model or `file` into the whole model.
+  static void load(Model& model, const std::filesystem::path& file) {
+    io::load_weights(file, model.parameters(), model.trainable().data(), model.statistics().data());
+  }
+
+  std::unique_ptr<data::Loader> train_loader() const {
+    return loader(root_.section("DataLoader").section("Train"), image_, seed_, Purpose::train);
+  }
+
+  /// The evaluation loaders, made once and used for every evaluation.
+  class Evaluation {
+   public:
+    Evaluation(const Experiment& experiment) : recall_at_(experiment.recall_at_) {
+      const Section eval = experiment.root_.section("DataLoader").section("Eval");
+      const auto make = [&](const Section& s) {
+        return loader(s, experiment.image_, experiment.seed_, Purpose::evaluate);
+      };
+      if (eval.has("Query") && eval.has("Gallery")) {
+        query_ = make(eval.section("Query"));
+        gallery_ = make(eval.section("Gallery"));
+        eval.finish();
+      } else if (eval.has("Query")) {
+        query_ = make(eval.section("Query"));
+        eval.finish();
+      } else {
+        query_ = make(eval);
+      }
+    }
+
+    data::Loader& query() { return *query_; }
+    data::Loader* gallery() { return gallery_.get(); }
+    const std::vector<std::int64_t>& recall_at() const { return recall_at_; }
+
+    /// Metrics of any function from images [B,H,W,3] to features [B,D].
+    template <class F>
+    eval::RetrievalResult operator()(F&& features, const data::FeatureProgress& progress = {}) {
+      query_features_ = data::extract_features(*query_, features, progress);
+      if (!gallery_)
+        return eval::evaluate_retrieval(query_features_.with_ids(), query_features_.with_ids(),
+                                        {.recall_at = recall_at_});
+      gallery_features_ = data::extract_features(*gallery_, features, progress);
+      return eval::evaluate_retrieval(query_features_.without_ids(),
+                                      gallery_features_.without_ids(), {.recall_at = recall_at_});
+    }
+    /// Features of the last evaluation.
+    const data::FeatureTable& query_features() const { return query_features_; }
+    const data::FeatureTable& gallery_features() const { return gallery_features_; }
+
+   private:
+    std::vector<std::int64_t> recall_at_;
+    std::unique_ptr<data::Loader> query_, gallery_;
+    data::FeatureTable query_features_, gallery_features_;
+  };
+  Evaluation evaluation() const { return Evaluation(*this); }
+
+  /// A loader of one image with the transforms of the evaluation's queries.
+  std::unique_ptr<data::Loader> evaluation_loader_for(const std::filesystem::path& image) const {
+    Section eval = root_.section("DataLoader").section("Eval");
+    if (eval.has("Query")) eval = eval.section("Query");
+    const Section dataset = eval.section("dataset");
+    return std::make_unique<data::Loader>(
+        data::ImageList({}, {{.path = image.string()}}), data::BatchSampler{.batch_size = 1},
+        data::Pipeline(image_, detail::transforms(dataset)), seed_,
+        data::LoaderConfig{.num_workers = 0, .on_unreadable = data::OnUnreadable::drop});
+  }
+
+  /// The metrics as Trainer logs them; the first, recall1, selects the best model.
+  static std::vector<train::Metric> metrics(const eval::RetrievalResult& r) {
+    std::vector<train::Metric> out;
+    for (std::size_t i = 0; i < r.recall.size(); ++i)
+      out.push_back({"recall" + std::to_string(r.recall_at[i]), r.recall[i]});
+    out.push_back({"map", r.mAP});
+    out.push_back({"r_precision", r.r_precision});
+    out.push_back({"map_at_r", r.map_at_r});
+    out.push_back({"minp", r.mINP});
+    return out;
+  }
+
+  /// Trains as the file says. Throws ConfigError without sections Optimizer and DataLoader.Train.
+  FitResult train(Model& model, bool resume) const {
+    if (!root_.has("Optimizer")) throw ConfigError("Optimizer is missing");
+    const auto loader = train_loader();
+    if (const std::string warning = loader->warning(); !warning.empty())
+      std::cerr << "warning: " << warning << '\n';
+    if (loader->list().class_num() > model.class_num())
+      throw ConfigError(text("Arch.Head.class_num is ", model.class_num(), ", but the labels of ",
+                             "DataLoader.Train need ", loader->list().class_num()));
+    FitOptions<Model> options = options_;
+    options.resume = resume;
+    std::unique_ptr<Evaluation> evaluation;
+    if (evaluates_) {
+      evaluation = std::make_unique<Evaluation>(*this);
+      options.evaluate = [&evaluation](const Model& m) {
+        auto session = m.session();
+        return metrics((*evaluation)([&](View<const float> x) { return session.features(x); }));
+      };
+    }
+    const FitResult result = std::visit(
+        [&](const auto& optimizer) {
+          Trainer trainer(model, optimizer, schedule_);
+          return trainer.fit(*loader, options);
+        },
+        optimizer_);
+    if (loader->unreadable().total() > 0) std::cerr << loader->unreadable() << '\n';
+    return result;
+  }
+
+  const std::filesystem::path& output() const { return options_.output; }
+  data::ImageSize image_size() const { return image_; }
+  Seed seed() const { return seed_; }
+
+ private:
+  void read_global(const Section& s) {
+    options_.epochs = s.get("epochs", options_.epochs);
+    options_.output = s.get<std::string>("output_dir", "output");
+    options_.update_freq = s.get("update_freq", options_.update_freq);
+    options_.print_batch_step = s.get("print_batch_step", options_.print_batch_step);
+    options_.save_interval = s.get("save_interval", options_.save_interval);
+    options_.save_every_steps = s.get("save_every_steps", options_.save_every_steps);
+    options_.eval_interval = s.get("eval_interval", options_.eval_interval);
+    options_.start_eval_epoch = s.get("start_eval_epoch", options_.start_eval_epoch);
+    evaluates_ = s.get("eval_during_train", true);
+    seed_ = Seed{s.get<std::uint64_t>("seed", 42)};
+    const auto shape = s.get<std::vector<int>>("image_shape", {3, 224, 224});
+    if (shape.size() != 3 || shape[0] != 3)
+      throw ConfigError("Global.image_shape: expected [3, height, width]");
+    image_.height = shape[1];
+    image_.width = shape[2];
+    for (const char* key : {"device", "use_visualdl", "save_inference_dir", "checkpoints",
+                            "pretrained_model", "eval_mode", "retrieval_feature_from"})
+      s.accept(key);
+    for (const auto& [key, only] : {std::pair("device", "cpu"), std::pair("eval_mode", "retrieval"),
+                                    std::pair("retrieval_feature_from", "features")})
+      if (s.has(key) && s.get<std::string>(key) != only)
+        throw ConfigError(text("Global.", key, ": only \"", only, "\" is there"));
+    s.finish();
+  }
+  void read_metric(const Section& s) {
+    s.accept("Train");
+    s.for_each("Eval", [&](const std::string& name, const Section& m) {
+      if (name == "Recallk")
+        recall_at_ = m.get<std::vector<std::int64_t>>("topk", {1, 5});
+      else if (name != "mAP" && name != "mINP")
+        m.unknown_name(name, {"Recallk", "mAP", "mINP"});
+    });
+    s.finish();
+  }
+
+  Section root_;
+  Model::Config model_config_;
+  std::string pretrained_;
+  FitOptions<Model> options_;
+  AnySchedule schedule_;
+  AnyOptimizer optimizer_;
+  bool evaluates_ = true;
+  data::ImageSize image_;
+  Seed seed_;
+  std::vector<std::int64_t> recall_at_{1, 2, 4, 8};
+};
+
+}  // namespace kindred::config

@@ -1,0 +1,187 @@
+#pragma once
+// A model described in YAML, in PaddleClas' own words: the sections Arch and Loss.
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <kindred/config/section.hpp>
+#include <kindred/kindred.hpp>
+#include <kindred/model/any.hpp>
+
+namespace kindred::config {
+
+using AnyLayer = any::Layer<cpu::Context, float>;
+using AnyHead = any::Head<cpu::Context, float>;
+using AnyLosses = any::Losses<cpu::Context, float>;
+/// Any composition at all: the slots are filled when the file is read.
+using Model = RecModel<AnyLayer, AnyLayer, AnyHead, AnyLosses>;
+
+namespace detail {
+
+inline Activation activation(const Section& s, const std::string& key, Activation fallback) {
+  if (!s.has(key)) return fallback;
+  static const std::map<std::string, Activation> known = {{"hardswish", Activation::hardswish},
+                                                          {"relu", Activation::relu},
+                                                          {"relu6", Activation::relu6}};
+  const auto name = s.get<std::string>(key);
+  const auto found = known.find(name);
+  if (found == known.end())
+    throw ConfigError(
+        text(s.where(key), ": there is no activation ", name, "; known: hardswish, relu, relu6"));
+  return found->second;
+}
+
+/// "bias_attr: False" of PaddleClas' gears.
+inline bool has_bias(const Section& s) { return !s.has("bias_attr") || s.get<bool>("bias_attr"); }
+
+inline backbone::PPLCNet::Config pp_lcnet(const Section& s, double scale, bool stop_at_flatten) {
+  backbone::PPLCNet::Config c;
+  c.scale = scale;
+  // PaddleClas builds a classifier of 1000 classes unless it is told to stop before it.
+  const auto class_num = s.get<std::int64_t>("class_num", 1000);
+  c.class_num = stop_at_flatten ? 0 : class_num;
+  c.dropout_prob = s.get("dropout_prob", c.dropout_prob);
+  c.class_expand = s.get("class_expand", c.class_expand);
+  c.use_last_conv = s.get("use_last_conv", c.use_last_conv);
+  c.lr_mult_list = array(s, "lr_mult_list", c.lr_mult_list);
+  c.stride_list = array(s, "stride_list", c.stride_list);
+  c.act = activation(s, "act", c.act);
+  return c;
+}
+
+inline AnyLayer::Config backbone(const Section& s, bool stop_at_flatten) {
+  static const std::map<std::string, double> pp_lcnets = {
+      {"PPLCNet_x0_25", 0.25}, {"PPLCNet_x0_35", 0.35}, {"PPLCNet_x0_5", 0.5},
+      {"PPLCNet_x0_75", 0.75}, {"PPLCNet_x1_0", 1.0},   {"PPLCNet_x1_5", 1.5},
+      {"PPLCNet_x2_0", 2.0},   {"PPLCNet_x2_5", 2.5}};
+  const auto name = s.get<std::string>("name");
+  s.accept("pretrained");
+  s.accept("use_ssld");
+  AnyLayer::Config config;
+  if (name == "PPLCNet") {
+    config = AnyLayer::component<kindred::backbone::PPLCNet>(
+        pp_lcnet(s, s.get<double>("scale"), stop_at_flatten));
+  } else if (const auto found = pp_lcnets.find(name); found != pp_lcnets.end()) {
+    config = AnyLayer::component<kindred::backbone::PPLCNet>(
+        pp_lcnet(s, found->second, stop_at_flatten));
+  } else {
+    std::set<std::string> known = {"PPLCNet"};
+    for (const auto& [key, scale] : pp_lcnets) known.insert(key);
+    s.unknown_name(name, known);
+  }
+  s.finish();
+  return config;
+}
+
+inline AnyLayer::Config neck(const Section& s) {
+  const auto name = s.get<std::string>("name");
+  AnyLayer::Config config;
+  if (name == "FC") {
+    config = AnyLayer::component<kindred::neck::FC>(
+        {s.get<std::int64_t>("embedding_size"), s.get<std::int64_t>("class_num"), has_bias(s)});
+  } else if (name == "BNNeck") {
+    kindred::neck::BNNeck::Config c{.num_features = s.get<std::int64_t>("num_features")};
+    if (s.has("bias_attr")) {
+      const Section bias = s.section("bias_attr");
+      c.bias_lr_mult = bias.get("learning_rate", c.bias_lr_mult);
+      bias.finish();
+    }
+    config = AnyLayer::component<kindred::neck::BNNeck>(c);
+  } else {
+    s.unknown_name(name, {"FC", "BNNeck"});
+  }
+  s.finish();
+  return config;
+}
+
+inline AnyHead::Config head(const Section& s) {
+  const auto name = s.get<std::string>("name");
+  AnyHead::Config config;
+  if (name == "FC") {
+    config = AnyHead::component<kindred::head::FC>(
+        {s.get<std::int64_t>("embedding_size"), s.get<std::int64_t>("class_num"), has_bias(s)});
+  } else if (name == "ArcMargin") {
+    kindred::head::ArcMargin::Config c{.embedding_size = s.get<std::int64_t>("embedding_size"),
+                                       .class_num = s.get<std::int64_t>("class_num")};
+    c.margin = s.get("margin", c.margin);
+    c.scale = s.get("scale", c.scale);
+    c.easy_margin = s.get("easy_margin", c.easy_margin);
+    config = AnyHead::component<kindred::head::ArcMargin>(c);
+  } else {
+    s.unknown_name(name, {"FC", "ArcMargin"});
+  }
+  s.finish();
+  return config;
+}
+
+inline loss::FeatureFrom feature_from(const Section& s) {
+  const auto name = s.get<std::string>("feature_from", "features");
+  if (name == "features") return loss::FeatureFrom::features;
+  if (name == "backbone") return loss::FeatureFrom::backbone;
+  throw ConfigError(
+      text(s.where("feature_from"), ": \"", name, "\" is neither features nor backbone"));
+}
+
+inline AnyLosses::Config losses(const Section& s) {
+  AnyLosses::Config config;
+  s.for_each("Train", [&](const std::string& name, const Section& l) {
+    const auto weight = l.get<float>("weight", 1.f);
+    if (name == "CELoss") {
+      AnyLosses::add<loss::CELoss>(config, {weight, l.get<float>("epsilon", 0.f)});
+    } else if (name == "TripletLossV2") {
+      loss::TripletLossV2::Config c{.weight = weight};
+      c.margin = l.get("margin", c.margin);
+      c.normalize_feature = l.get("normalize_feature", c.normalize_feature);
+      c.feature_from = feature_from(l);
+      AnyLosses::add<loss::TripletLossV2>(config, c);
+    } else {
+      l.unknown_name(name, {"CELoss", "TripletLossV2"});
+    }
+  });
+  s.accept("Eval");
+  s.finish();
+  return config;
+}
+
+}  // namespace detail
+
+/// The model that the sections Arch and Loss describe:
+///   Arch: {name: RecModel, Backbone: {name: PPLCNet_x2_5, ...}, BackboneStopLayer: {name:
+///   flatten},
+///          Neck: {name: FC | BNNeck, ...}, Head: {name: FC | ArcMargin, ...}}
+///   Loss: {Train: [- CELoss: {weight, epsilon}, - TripletLossV2: {weight, margin, ...}]}
+/// Throws ConfigError that names the key. Backbone.pretrained is read by pretrained().
+inline Model::Config model(const Section& root) {
+  const Section arch = root.section("Arch");
+  const auto name = arch.get<std::string>("name", "RecModel");
+  if (name != "RecModel") arch.unknown_name(name, {"RecModel"});
+  bool stop = false;
+  if (arch.has("BackboneStopLayer")) {
+    const Section layer = arch.section("BackboneStopLayer");
+    const auto at = layer.get<std::string>("name");
+    if (at != "flatten") layer.unknown_name(at, {"flatten"});
+    layer.finish();
+    stop = true;
+  }
+  for (const char* key : {"infer_output_key", "infer_add_softmax", "is_rec"}) arch.accept(key);
+  Model::Config config{detail::backbone(arch.section("Backbone"), stop),
+                       detail::neck(arch.section("Neck")), detail::head(arch.section("Head")),
+                       detail::losses(root.section("Loss"))};
+  arch.finish();
+  return config;
+}
+
+/// Arch.Backbone.pretrained: a safetensors file with Paddle's names, or empty for none.
+/// Throws ConfigError for `true`, which PaddleClas understands as a download.
+inline std::string pretrained(const Section& root) {
+  const Section backbone = root.section("Arch").section("Backbone");
+  const auto value = backbone.get<std::string>("pretrained", "");
+  if (value == "true" || value == "True")
+    throw ConfigError(text(backbone.where("pretrained"),
+                           ": nothing is downloaded; give a safetensors file, or false"));
+  return value == "false" || value == "False" ? std::string() : value;
+}
+
+}  // namespace kindred::config

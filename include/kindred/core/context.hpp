@@ -1,0 +1,97 @@
+#pragma once
+// Where and how kernels run. A context belongs to one session and one thread at a time.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <thread>
+#include <type_traits>
+#include <utility>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include <kindred/core/arena.hpp>
+#include <kindred/core/thread_pool.hpp>
+
+namespace kindred {
+
+namespace cpu {
+
+/// Host memory aligned to cache lines; large blocks ask for huge pages, which spares TLB misses.
+inline std::shared_ptr<void> allocate(std::size_t bytes) {
+  constexpr std::size_t huge = std::size_t{2} << 20;
+  const std::size_t align = bytes >= huge ? huge : Arena::alignment;
+  const std::size_t rounded = (std::max<std::size_t>(bytes, 1) + align - 1) / align * align;
+  void* data = std::aligned_alloc(align, rounded);
+  if (data == nullptr)
+    throw Error(text("out of memory: ", bytes, " bytes were requested; use a smaller batch"));
+#ifdef __linux__
+  if (bytes >= huge) madvise(data, rounded, MADV_HUGEPAGE);
+#endif
+  return std::shared_ptr<void>(data, std::free);
+}
+
+/// Runs kernels on the threads of this machine. Results do not depend on the number of threads:
+/// work is cut into chunks by its shape alone, and partial results are combined in chunk order.
+class Context {
+ public:
+  /// threads = 0 takes as many as the machine offers to this process.
+  explicit Context(int threads = 0)
+      : arena_(&cpu::allocate),
+        pool_(threads > 0 ? threads
+                          : std::max(1, static_cast<int>(std::thread::hardware_concurrency()))) {}
+
+  int threads() const { return pool_.threads(); }
+  Arena& arena() { return arena_; }
+  /// True while memory is being planned: kernels check shapes, take scratch and compute nothing.
+  bool planning() const { return arena_.recording(); }
+
+  /// An array that lives until the returned tensor ends.
+  template <class T>
+  Tensor<T> make(const Shape& shape, const char* label) {
+    return Tensor<T>(arena_, shape, label);
+  }
+
+  /// Calls f(chunk) or f(chunk, thread) for chunk in [0, chunks). Chunks must not write the same
+  /// memory, must not throw and must not call parallel_for.
+  template <class F>
+  void parallel_for(std::int64_t chunks, F&& f) {
+    if (planning()) return;
+    pool_.run(chunks, [&f](std::int64_t chunk, [[maybe_unused]] int thread) {
+      if constexpr (std::is_invocable_v<F&, std::int64_t, int>)
+        f(chunk, thread);
+      else
+        f(chunk);
+    });
+  }
+
+  /// Cuts [0, n) into chunks of `chunk` elements and calls f(begin, end) for each.
+  template <class F>
+  void parallel_ranges(std::int64_t n, std::int64_t chunk, F&& f) {
+    parallel_for((n + chunk - 1) / chunk,
+                 [&](std::int64_t i) { f(i * chunk, std::min(n, (i + 1) * chunk)); });
+  }
+
+ private:
+  Arena arena_;
+  ThreadPool pool_;
+};
+
+}  // namespace cpu
+
+namespace cuda {
+/// Defined by kindred.cuh alone.
+class Context;
+}  // namespace cuda
+
+/// The device argument of RecModel: this machine's processor.
+struct Cpu {
+  using Context = cpu::Context;
+  static constexpr const char* name = "cpu";
+  static std::shared_ptr<void> allocate(std::size_t bytes) { return cpu::allocate(bytes); }
+};
+
+}  // namespace kindred

@@ -1,0 +1,59 @@
+#pragma once
+// Two-dimensional convolution (cross-correlation, as everywhere in this field) of NHWC images:
+//   y[b,i,j,o] = sum over p, q, c of x[b, i stride + p - padding, j stride + q - padding, c]
+//                                    w[p, q, c, o]
+// where c runs over the channels of the group of o. Depthwise: groups = C = O, w [kh,kw,1,C].
+
+#include <kindred/core/shape.hpp>
+#include <kindred/kernels/activation.hpp>
+#include <kindred/kernels/conv2d_geometry.hpp>
+
+namespace kindred::kernels {
+
+/// The extents of a convolution, after all shapes were checked. Throws ShapeError naming `place`.
+inline Conv2dExtents check_conv2d(const std::string& place, const Conv2dGeometry& geometry,
+                                  const Shape& x, const Shape& w, const Shape& y) {
+  if (w.rank() != 4) throw ShapeError(text(place, ": w must be [kh,kw,C/groups,O], got ", w));
+  const Shape expected = geometry.output_shape(x, w[3]);
+  check_shape((place + ": w").c_str(), w, geometry.weight_shape(x[3], w[3]));
+  check_shape((place + ": y").c_str(), y, expected);
+  return geometry.extents(x, y);
+}
+
+/// Assigns y [B,H',W',O] from x [B,H,W,C] and w [kh,kw,C/groups,O].
+template <class Context, class T>
+void conv2d_forward(Context& ctx, const Conv2dGeometry& geometry, In<T> x, In<T> w, View<T> y) {
+  const auto e = check_conv2d("conv2d_forward", geometry, x.shape, w.shape, y.shape);
+  const T* none = nullptr;
+  conv2d_forward(ctx, e, x.data, w.data, none, none, Activation::identity, y.data);
+}
+
+/// y = activation(scale[o] conv(x) + shift[o]): a convolution with folded batch norm (or with a
+/// bias) for inference. scale and shift are [O] or empty (data null) for 1 and 0.
+template <class Context, class T>
+void conv2d_forward(Context& ctx, const Conv2dGeometry& geometry, In<T> x, In<T> w, In<T> scale,
+                    In<T> shift, Activation activation, View<T> y) {
+  const auto e = check_conv2d("conv2d_forward", geometry, x.shape, w.shape, y.shape);
+  if (scale.data != nullptr) check_shape("conv2d_forward: scale", scale.shape, {e.out_channels});
+  if (shift.data != nullptr) check_shape("conv2d_forward: shift", shift.shape, {e.out_channels});
+  dispatch_activation(activation, [](auto) {});  // refuses an unknown one before the threads start
+  conv2d_forward(ctx, e, x.data, w.data, scale.data, shift.data, activation, y.data);
+}
+
+/// Assigns dx [B,H,W,C] from dy [B,H',W',O].
+template <class Context, class T>
+void conv2d_backward_input(Context& ctx, const Conv2dGeometry& geometry, In<T> dy, In<T> w,
+                           View<T> dx) {
+  const auto e = check_conv2d("conv2d_backward_input", geometry, dx.shape, w.shape, dy.shape);
+  conv2d_backward_input(ctx, e, dy.data, w.data, dx.data);
+}
+
+/// Adds the gradient to dw [kh,kw,C/groups,O].
+template <class Context, class T>
+void conv2d_backward_weight(Context& ctx, const Conv2dGeometry& geometry, In<T> x, In<T> dy,
+                            View<T> dw) {
+  const auto e = check_conv2d("conv2d_backward_weight", geometry, x.shape, dw.shape, dy.shape);
+  conv2d_backward_weight(ctx, e, x.data, dy.data, dw.data);
+}
+
+}  // namespace kindred::kernels

@@ -1,0 +1,448 @@
+#pragma once
+// Bound by three or four matrix products of 2 B D C operations: cosines (once, or once per pass if
+// they are too many to keep), gradient of the features, gradient of the centres.
+//
+// A tile of cosines is held transposed, [classes of the tile][batch]: then W is the left factor,
+// which needs no transposition, and rows of the batch lie in vector lanes, so that every sum over
+// classes stays in its lane. The batch is padded with zero rows to whole vectors.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include <kindred/core/context.hpp>
+#include <kindred/kernels/cpu/gemm.hpp>
+#include <kindred/kernels/cpu/l2_normalize.hpp>
+#include <kindred/kernels/cpu/softmax_cross_entropy.hpp>
+#include <kindred/kernels/cpu/vector_loop.hpp>
+#include <kindred/kernels/margin_softmax.hpp>
+
+namespace kindred::cpu {
+
+/// How classes are cut into tiles and tiles into chunks; depends on the shape alone.
+template <class T>
+struct MarginTiles {
+  std::int64_t batch, dim, classes;
+  std::int64_t padded;  ///< batch, rounded up to whole vectors
+  std::int64_t tile;    ///< classes of a tile
+  std::int64_t tiles, tiles_per_chunk, chunks;
+
+  MarginTiles(std::int64_t b, std::int64_t d, std::int64_t c)
+      : batch(b), dim(d), classes(c), padded(round_up(b, vector_size<T>)) {
+    constexpr std::int64_t rows = GemmTile<T>::rows, cached = (std::int64_t{1} << 19) / sizeof(T);
+    // The tile's centres take half a megabyte, and its cosines at most as much.
+    tile =
+        std::clamp(cached / std::max(dim, padded) / rows, std::int64_t{1}, std::int64_t{36}) * rows;
+    tiles = divide_up(classes, tile);
+    // Every chunk has its own sum for dx; all of them together are kept below 8 MiB.
+    const std::int64_t sums = std::clamp<std::int64_t>(
+        (std::int64_t{8} << 20) / (batch * dim * static_cast<std::int64_t>(sizeof(T))), 8, 64);
+    tiles_per_chunk = divide_up(tiles, sums);
+    chunks = divide_up(tiles, tiles_per_chunk);
+  }
+  std::int64_t begin(std::int64_t i) const { return i * tile; }
+  std::int64_t size(std::int64_t i) const { return std::min(tile, classes - i * tile); }
+
+  /// Calls body(tile, chunk, thread), tiles of a chunk in order and chunks in parallel.
+  template <class Body>
+  void loop(Context& ctx, Body&& body) const {
+    ctx.parallel_for(chunks, [&](std::int64_t chunk, int thread) {
+      const std::int64_t end = std::min(tiles, (chunk + 1) * tiles_per_chunk);
+      for (std::int64_t i = chunk * tiles_per_chunk; i < end; ++i) body(i, chunk, thread);
+    });
+  }
+};
+
+/// The normalised batch and the inverse norms of the centres.
+template <class T>
+struct MarginInputs {
+  Tensor<T> unit;             ///< [B,D] u
+  Tensor<T> columns;          ///< [D,padded] u transposed, zeros in the padding
+  Tensor<T> inverse_norms;    ///< [B] 1/|x_i|, 0 for a zero row
+  Tensor<T> inverse_centres;  ///< [C] 1/|w_j|, 0 for a zero row; filled tile by tile
+
+  MarginInputs(Context& ctx, const MarginTiles<T>& t)
+      : unit(ctx.make<T>({t.batch, t.dim}, "unit features")),
+        columns(ctx.make<T>({t.dim, t.padded}, "unit features, transposed")),
+        inverse_norms(ctx.make<T>({t.batch}, "inverse feature norms")),
+        inverse_centres(ctx.make<T>({t.classes}, "inverse centre norms")) {}
+
+  void normalize(const MarginTiles<T>& t, const T* x) const {
+    std::fill(columns.data, columns.data + t.dim * t.padded, T(0));
+    for (std::int64_t i = 0; i < t.batch; ++i) {
+      const T* in = x + i * t.dim;
+      const double norm = std::sqrt(dot_double(t.dim, in, in));
+      inverse_norms[i] = norm == 0 ? T(0) : static_cast<T>(1 / norm);
+      for (std::int64_t d = 0; d < t.dim; ++d) {
+        const T u = norm == 0 ? T(0) : static_cast<T>(in[d] / norm);
+        unit[i * t.dim + d] = u;
+        columns[d * t.padded + i] = u;
+      }
+    }
+  }
+};
+
+/// 1/|w| of each of n centres, 0 for a zero one.
+template <class T>
+void inverse_norms_of_rows(std::int64_t n, std::int64_t dim, const T* w, T* inverse) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    const T* row = w + j * dim;
+    Vector<T> lanes(T(0));
+    T rest = 0;
+    vector_loop<T>(dim, [&](auto lane, std::int64_t d) {
+      using V = typename decltype(lane)::type;
+      const V v = load_lanes<V>(row + d);
+      if constexpr (std::is_same_v<V, T>)
+        rest += v * v;
+      else
+        lanes += v * v;
+    });
+    const T norm = std::sqrt(xsimd::hadd(lanes) + rest);
+    inverse[j] = norm == T(0) ? T(0) : T(1) / norm;
+  }
+}
+
+/// cosines[j,i] of n classes with centres w; their inverse norms are given.
+template <class T>
+void margin_tile_cosines(const MarginTiles<T>& t, std::int64_t n, const T* w, const T* inverse,
+                         const T* unit_columns, T* cosines, T* scratch) {
+  gemm_serial(Transpose::no, Transpose::no, n, t.padded, t.dim, w, t.dim, unit_columns, t.padded,
+              cosines, t.padded, false, scratch);
+  for (std::int64_t j = 0; j < n; ++j) {
+    T* row = cosines + j * t.padded;
+    const Vector<T> factor(inverse[j]);
+    for (std::int64_t i = 0; i < t.padded; i += vector_size<T>)
+      store_lanes(row + i, Vector<T>(factor * load_lanes<Vector<T>>(row + i)));
+  }
+}
+
+/// local[i] = position of the label of row i in the tile, -1 if it is elsewhere.
+template <class T>
+void margin_local_labels(const MarginTiles<T>& t, std::int64_t tile, const std::int64_t* labels,
+                         T* local) {
+  for (std::int64_t i = 0; i < t.padded; ++i) {
+    const std::int64_t at = i < t.batch ? labels[i] - t.begin(tile) : -1;
+    local[i] = at >= 0 && at < t.size(tile) ? static_cast<T>(at) : T(-1);
+  }
+}
+
+/// What a row has gathered over the classes of a chunk, the label left out.
+template <class T>
+struct MarginStatistics {
+  T *largest, *sum, *total;  ///< of z; of exp(z - largest); of z. Each [padded]
+  MarginStatistics(T* data, std::int64_t padded)
+      : largest(data), sum(data + padded), total(sum + padded) {}
+  void clear(std::int64_t padded) const {
+    std::fill(largest, largest + padded, T(-1e30));  // finite: differences must not be NaN
+    std::fill(sum, sum + padded, T(0));
+    std::fill(total, total + padded, T(0));
+  }
+};
+
+/// Adds a tile to the statistics. The running maximum (Milakov and Gimelshein, "Online normalizer
+/// calculation for softmax", 2018) keeps every scale and number of classes within range.
+template <class Policy, class T>
+void margin_tile_statistics(const MarginTiles<T>& t, const Policy& policy, std::int64_t n,
+                            const T* cosines, const T* local, const MarginStatistics<T>& stats) {
+  using V = Vector<T>;
+  const V scale(policy.scale);
+  for (std::int64_t i = 0; i < t.padded; i += vector_size<T>) {
+    const V label = load_lanes<V>(local + i), before = load_lanes<V>(stats.largest + i);
+    auto logit = [&](std::int64_t j) {
+      return V(scale * policy.negative(load_lanes<V>(cosines + j * t.padded + i)).value);
+    };
+    V largest = before;
+    for (std::int64_t j = 0; j < n; ++j)
+      largest =
+          xsimd::select(label == V(static_cast<T>(j)), largest, xsimd::max(largest, logit(j)));
+    V sum = load_lanes<V>(stats.sum + i) * xsimd::exp(V(before - largest));
+    V total = load_lanes<V>(stats.total + i);
+    for (std::int64_t j = 0; j < n; ++j) {
+      const V z = logit(j);
+      const auto is_label = label == V(static_cast<T>(j));
+      sum += xsimd::select(is_label, V(T(0)), xsimd::exp(V(z - largest)));
+      total += xsimd::select(is_label, V(T(0)), z);
+    }
+    store_lanes(stats.largest + i, largest);
+    store_lanes(stats.sum + i, sum);
+    store_lanes(stats.total + i, total);
+  }
+}
+
+/// What the second pass needs to know about a row.
+template <class T>
+struct MarginRows {
+  T* target;          ///< cosine to the label, gathered by the first pass
+  T* log_sum_exp;     ///< over all classes
+  T* label_gradient;  ///< factor * dL_i/dc_iy / s
+  MarginRows(T* data, std::int64_t padded)
+      : target(data), log_sum_exp(data + padded), label_gradient(log_sum_exp + padded) {}
+};
+
+/// Merges the statistics of the chunks in their order; returns the loss of row i. With Ln the
+/// log-sum-exp of the negatives and z the target logit, CE = softplus(Ln - z) and
+/// p_y - 1 = -sigmoid(Ln - z) keep their digits where the row is nearly right.
+template <class Policy, class T>
+double margin_finish_row(const MarginTiles<T>& t, const Policy& policy, const T* stats,
+                         std::int64_t i, double epsilon, double factor, const MarginRows<T>& rows) {
+  double largest = -1e30, sum = 0, total = 0;
+  for (std::int64_t chunk = 0; chunk < t.chunks; ++chunk) {
+    const T* s = stats + chunk * 3 * t.padded + i;
+    const double m = std::max<double>(largest, s[0]);
+    sum = sum * std::exp(largest - m) + s[t.padded] * std::exp(s[0] - m);
+    total += s[2 * t.padded];
+    largest = m;
+  }
+  const MarginValue<T> target = policy.target(rows.target[i]);
+  const double z = static_cast<double>(policy.scale) * target.value;
+  const double classes = static_cast<double>(t.classes);
+  const double excess = t.classes == 1 ? -std::numeric_limits<double>::infinity()
+                                       : largest + std::log(sum) - z;  // Ln - z
+  const double tail = std::exp(-std::abs(excess));
+  const double softplus = std::max(excess, 0.0) + std::log1p(tail);
+  const double sigmoid = (excess > 0 ? 1.0 : tail) / (1 + tail);
+  rows.log_sum_exp[i] = static_cast<T>(z + softplus);
+  rows.label_gradient[i] =
+      static_cast<T>(factor * (epsilon - sigmoid - epsilon / classes) * target.derivative);
+  return softplus + epsilon * z - epsilon / classes * (total + z);
+}
+
+/// Turns the cosines of n classes into G[j,i] = g_ij / |w_j| in place;
+/// along[j] = sum_i G[j,i] c_ij / |w_j|.
+template <class Policy, class T>
+void margin_tile_gradient(const MarginTiles<T>& t, const Policy& policy, std::int64_t n, T smooth,
+                          T factor, const T* local, const MarginRows<T>& rows, const T* inverse,
+                          T* cosines, T* along) {
+  using V = Vector<T>;
+  const V scale(policy.scale);
+  for (std::int64_t j = 0; j < n; ++j) {
+    T* row = cosines + j * t.padded;
+    const V position(static_cast<T>(j)), common(factor * policy.scale * inverse[j]);
+    V sum(T(0));
+    for (std::int64_t i = 0; i < t.padded; i += vector_size<T>) {
+      const V c = load_lanes<V>(row + i);
+      const auto negative = policy.negative(c);
+      const V p = xsimd::exp(V(scale * negative.value - load_lanes<V>(rows.log_sum_exp + i)));
+      const V other = (p - V(smooth)) * negative.derivative;
+      const V g = common * xsimd::select(load_lanes<V>(local + i) == position,
+                                         load_lanes<V>(rows.label_gradient + i), other);
+      sum += g * c;
+      store_lanes(row + i, g);
+    }
+    along[j] = xsimd::hadd(sum) * inverse[j];
+  }
+}
+
+/// From G of n classes: dx_sum += G^T w (if given), dw += G u - along w (if given).
+template <class T>
+void margin_tile_products(const MarginTiles<T>& t, std::int64_t n, const T* g, const T* along,
+                          const T* unit, const T* w, T* dx_sum, bool first, T* dw, T* scratch) {
+  if (dx_sum != nullptr)
+    gemm_serial(Transpose::yes, Transpose::no, t.batch, t.dim, n, g, t.padded, w, t.dim, dx_sum,
+                t.dim, !first, scratch);
+  if (dw == nullptr) return;
+  gemm_serial(Transpose::no, Transpose::no, n, t.dim, t.batch, g, t.padded, unit, t.dim, dw, t.dim,
+              true, scratch);
+  for (std::int64_t j = 0; j < n; ++j) {
+    const T *in = w + j * t.dim, a = along[j];
+    T* out = dw + j * t.dim;
+    vector_loop<T>(t.dim, [=](auto lane, std::int64_t d) {
+      using V = typename decltype(lane)::type;
+      store_lanes(out + d, V(load_lanes<V>(out + d) - V(a) * load_lanes<V>(in + d)));
+    });
+  }
+}
+
+/// dx_i (+)= (v_i - (v_i.u_i) u_i) / |x_i| with v_i = the sums of all chunks, added in order into
+/// the first of them.
+template <class T>
+void margin_finish_features(Context& ctx, const MarginTiles<T>& t, const MarginInputs<T>& in,
+                            T* dx_sums, bool accumulate, T* dx) {
+  const std::int64_t size = t.batch * t.dim;
+  const T *unit = in.unit.data, *inverse = in.inverse_norms.data;
+  ctx.parallel_for(t.batch, [=](std::int64_t i) {
+    T* v = dx_sums + i * t.dim;
+    for (std::int64_t chunk = 1; chunk < t.chunks; ++chunk)
+      for (std::int64_t d = 0; d < t.dim; ++d) v[d] += v[chunk * size + d];
+    const T* u = unit + i * t.dim;
+    const T along = static_cast<T>(dot_double(t.dim, v, u));
+    T* out = dx + i * t.dim;
+    for (std::int64_t d = 0; d < t.dim; ++d) {
+      const T gradient = (v[d] - along * u[d]) * inverse[i];
+      out[d] = accumulate ? out[d] + gradient : gradient;
+    }
+  });
+}
+
+/// Memory of one thread, cut into the pieces that a tile needs.
+template <class T>
+struct MarginScratch {
+  Tensor<T> memory;
+  std::int64_t cosines_size, vectors_size, thread_size;
+
+  MarginScratch(Context& ctx, const MarginTiles<T>& t, bool with_cosines)
+      : cosines_size(with_cosines ? round_up(t.tile * t.padded, 64) : 0),
+        vectors_size(round_up(t.padded, 64)),
+        thread_size(gemm_scratch_size<T>() + cosines_size + vectors_size + round_up(t.tile, 64)) {
+    memory = ctx.make<T>({ctx.threads(), thread_size}, "margin tile");
+  }
+  T* gemm(int thread) const { return memory.data + thread * thread_size; }
+  T* cosines(int thread) const { return gemm(thread) + gemm_scratch_size<T>(); }
+  T* local(int thread) const { return cosines(thread) + cosines_size; }
+  T* along(int thread) const { return local(thread) + vectors_size; }
+};
+
+/// The first pass: cosines (into `stored` if it is not null), statistics per chunk, target cosines.
+template <class Policy, class T>
+void margin_first_pass(Context& ctx, const MarginTiles<T>& t, const Policy& policy,
+                       const MarginInputs<T>& in, const MarginScratch<T>& scratch, const T* w,
+                       const std::int64_t* labels, T* stored, T* stats, T* target) {
+  t.loop(ctx, [&](std::int64_t tile, std::int64_t chunk, int thread) {
+    const std::int64_t j0 = t.begin(tile), n = t.size(tile);
+    T* inverse = in.inverse_centres.data + j0;
+    T* local = scratch.local(thread);
+    T* cosines = stored != nullptr ? stored + j0 * t.padded : scratch.cosines(thread);
+    inverse_norms_of_rows(n, t.dim, w + j0 * t.dim, inverse);
+    margin_tile_cosines(t, n, w + j0 * t.dim, inverse, in.columns.data, cosines,
+                        scratch.gemm(thread));
+    margin_local_labels(t, tile, labels, local);
+    for (std::int64_t i = 0; i < t.batch; ++i)
+      if (local[i] >= T(0)) target[i] = cosines[static_cast<std::int64_t>(local[i]) * t.padded + i];
+    const MarginStatistics<T> sums(stats + chunk * 3 * t.padded, t.padded);
+    if (tile == chunk * t.tiles_per_chunk) sums.clear(t.padded);
+    margin_tile_statistics(t, policy, n, cosines, local, sums);
+  });
+}
+
+template <class Policy, class T>
+void margin_softmax(Context& ctx, const Policy& policy, std::int64_t batch, std::int64_t dim,
+                    std::int64_t classes, const T* x, const T* w, const std::int64_t* labels,
+                    T epsilon, T weight, T* loss, T* dx, T* dw, std::int64_t store_limit) {
+  const MarginTiles<T> t(batch, dim, classes);
+  const bool gradients = dx != nullptr || dw != nullptr;
+  const bool store =
+      gradients && classes <= store_limit / static_cast<std::int64_t>(sizeof(T)) / t.padded;
+  const MarginInputs<T> in(ctx, t);
+  const MarginScratch<T> scratch(ctx, t, !store);
+  auto stored = ctx.make<T>({store ? classes : 0, t.padded}, "cosines");
+  auto stats = ctx.make<T>({t.chunks, 3, t.padded}, "softmax statistics");
+  auto row_values = ctx.make<T>({3, t.padded}, "softmax rows");
+  auto dx_sums = ctx.make<T>({dx != nullptr ? t.chunks : 0, batch, dim}, "feature gradients");
+  if (ctx.planning()) return;
+  check_labels("margin_softmax", labels, batch, classes);
+  T* kept = store ? stored.data : nullptr;
+  in.normalize(t, x);
+  std::fill(row_values.begin(), row_values.end(), T(0));
+  const MarginRows<T> rows(row_values.data, t.padded);
+  margin_first_pass(ctx, t, policy, in, scratch, w, labels, kept, stats.data, rows.target);
+
+  double sum = 0;
+  for (std::int64_t i = 0; i < batch; ++i)
+    sum += margin_finish_row(t, policy, stats.data, i, static_cast<double>(epsilon), 1.0, rows);
+  *loss = static_cast<T>(sum / static_cast<double>(batch));
+  if (!gradients) return;
+
+  const T smooth = epsilon / static_cast<T>(classes), factor = weight / static_cast<T>(batch);
+  t.loop(ctx, [&](std::int64_t tile, std::int64_t chunk, int thread) {
+    const std::int64_t j0 = t.begin(tile), n = t.size(tile);
+    const T *centres = w + j0 * dim, *inverse = in.inverse_centres.data + j0;
+    T* cosines = store ? kept + j0 * t.padded : scratch.cosines(thread);
+    if (!store)
+      margin_tile_cosines(t, n, centres, inverse, in.columns.data, cosines, scratch.gemm(thread));
+    margin_local_labels(t, tile, labels, scratch.local(thread));
+    margin_tile_gradient(t, policy, n, smooth, factor, scratch.local(thread), rows, inverse,
+                         cosines, scratch.along(thread));
+    margin_tile_products(t, n, cosines, scratch.along(thread), in.unit.data, centres,
+                         dx == nullptr ? nullptr : dx_sums.data + chunk * batch * dim,
+                         tile == chunk * t.tiles_per_chunk, dw == nullptr ? nullptr : dw + j0 * dim,
+                         scratch.gemm(thread));
+  });
+  if (dx != nullptr) margin_finish_features(ctx, t, in, dx_sums.data, true, dx);
+}
+
+template <class T>
+void margin_logits(Context& ctx, std::int64_t batch, std::int64_t dim, std::int64_t classes,
+                   const T* x, const T* w, T* cosines) {
+  const MarginTiles<T> t(batch, dim, classes);
+  const MarginInputs<T> in(ctx, t);
+  if (!ctx.planning()) in.normalize(t, x);
+  T* inverse = in.inverse_centres.data;
+  t.loop(ctx, [&](std::int64_t tile, std::int64_t, int) {
+    inverse_norms_of_rows(t.size(tile), dim, w + t.begin(tile) * dim, inverse + t.begin(tile));
+  });
+  gemm(ctx, Transpose::no, Transpose::yes, batch, classes, dim, static_cast<const T*>(in.unit.data),
+       dim, w, dim, cosines, classes, false);
+  ctx.parallel_for(batch, [=](std::int64_t i) {
+    T* row = cosines + i * classes;
+    vector_loop<T>(classes, [=](auto lane, std::int64_t j) {
+      using V = typename decltype(lane)::type;
+      store_lanes(row + j, V(load_lanes<V>(row + j) * load_lanes<V>(inverse + j)));
+    });
+  });
+}
+
+template <class Policy, class T>
+void margin_logits_forward(Context& ctx, const Policy& policy, std::int64_t batch, std::int64_t dim,
+                           std::int64_t classes, const T* x, const T* w, const std::int64_t* labels,
+                           T* logits) {
+  margin_logits(ctx, batch, dim, classes, x, w, logits);
+  if (ctx.planning()) return;
+  check_labels("margin_logits_forward", labels, batch, classes);
+  ctx.parallel_for(batch, [=, &policy](std::int64_t i) {
+    T* row = logits + i * classes;
+    const T target = policy.scale * policy.target(row[labels[i]]).value;
+    vector_loop<T>(classes, [=, &policy](auto lane, std::int64_t j) {
+      using V = typename decltype(lane)::type;
+      store_lanes(row + j, V(V(policy.scale) * policy.negative(load_lanes<V>(row + j)).value));
+    });
+    row[labels[i]] = target;
+  });
+}
+
+/// The cosines of n classes from class j0 on become G as in margin_tile_gradient.
+template <class Policy, class T>
+void margin_tile_chain(const MarginTiles<T>& t, const Policy& policy, std::int64_t j0,
+                       std::int64_t n, const T* dlogits, const std::int64_t* labels,
+                       const T* inverse, T* cosines, T* along) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    T sum = 0;
+    for (std::int64_t i = 0; i < t.batch; ++i) {
+      const T c = cosines[j * t.padded + i];
+      const T derivative =
+          labels[i] == j0 + j ? policy.target(c).derivative : policy.negative(c).derivative;
+      const T g = dlogits[i * t.classes + j0 + j] * policy.scale * derivative * inverse[j];
+      sum += g * c;
+      cosines[j * t.padded + i] = g;
+    }
+    along[j] = sum * inverse[j];
+  }
+}
+
+template <class Policy, class T>
+void margin_logits_backward(Context& ctx, const Policy& policy, std::int64_t batch,
+                            std::int64_t dim, std::int64_t classes, const T* dlogits, const T* x,
+                            const T* w, const std::int64_t* labels, T* dx, T* dw) {
+  const MarginTiles<T> t(batch, dim, classes);
+  const MarginInputs<T> in(ctx, t);
+  const MarginScratch<T> scratch(ctx, t, true);
+  auto dx_sums = ctx.make<T>({t.chunks, batch, dim}, "feature gradients");
+  if (ctx.planning()) return;
+  check_labels("margin_logits_backward", labels, batch, classes);
+  in.normalize(t, x);
+  t.loop(ctx, [&](std::int64_t tile, std::int64_t chunk, int thread) {
+    const std::int64_t j0 = t.begin(tile), n = t.size(tile);
+    T *inverse = in.inverse_centres.data + j0, *cosines = scratch.cosines(thread);
+    inverse_norms_of_rows(n, dim, w + j0 * dim, inverse);
+    margin_tile_cosines(t, n, w + j0 * dim, inverse, in.columns.data, cosines,
+                        scratch.gemm(thread));
+    margin_tile_chain(t, policy, j0, n, dlogits, labels, inverse, cosines, scratch.along(thread));
+    margin_tile_products(t, n, cosines, scratch.along(thread), in.unit.data, w + j0 * dim,
+                         dx_sums.data + chunk * batch * dim, tile == chunk * t.tiles_per_chunk,
+                         dw == nullptr ? nullptr : dw + j0 * dim, scratch.gemm(thread));
+  });
+  margin_finish_features(ctx, t, in, dx_sums.data, false, dx);
+}
+
+}  // namespace kindred::cpu

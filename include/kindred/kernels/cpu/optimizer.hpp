@@ -1,0 +1,80 @@
+#pragma once
+// Bound by memory: every array is read once and written once.
+
+#include <cmath>
+#include <cstdint>
+
+#include <kindred/core/context.hpp>
+#include <kindred/kernels/cpu/vector_loop.hpp>
+
+namespace kindred::cpu {
+
+template <class T>
+void momentum_update(Context& ctx, std::int64_t n, T* p, const T* g, T* v, T lr, T momentum, T l2,
+                     bool nesterov) {
+  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
+    using V = typename decltype(lane)::type;
+    const V parameter = load_lanes<V>(p + i);
+    const V gradient = load_lanes<V>(g + i) + V(l2) * parameter;
+    const V velocity = V(momentum) * load_lanes<V>(v + i) + gradient;
+    const V step = nesterov ? V(gradient + V(momentum) * velocity) : velocity;
+    store_lanes(v + i, velocity);
+    store_lanes(p + i, V(parameter - V(lr) * step));
+  });
+}
+
+/// rate and eps with the bias corrections already in them; shrink = 1 - lr decay.
+template <class T>
+void adamw_update(Context& ctx, std::int64_t n, T* p, const T* g, T* m, T* v, T rate, T beta1,
+                  T beta2, T eps, T shrink) {
+  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
+    using V = typename decltype(lane)::type;
+    using std::sqrt;
+    using xsimd::sqrt;
+    const V gradient = load_lanes<V>(g + i);
+    const V first = V(beta1) * load_lanes<V>(m + i) + V(T(1) - beta1) * gradient;
+    const V second = V(beta2) * load_lanes<V>(v + i) + V(T(1) - beta2) * gradient * gradient;
+    store_lanes(m + i, first);
+    store_lanes(v + i, second);
+    const V parameter = V(shrink) * load_lanes<V>(p + i);
+    store_lanes(p + i, V(parameter - V(rate) * first / (sqrt(second) + V(eps))));
+  });
+}
+
+/// term(value) summed over x: in vectors within a chunk, in double and in chunk order above.
+template <class T, class Term>
+double sum_of_terms(Context& ctx, std::int64_t n, const T* x, Term&& term) {
+  const std::int64_t chunks = (n + elementwise_chunk - 1) / elementwise_chunk;
+  auto partial = ctx.make<T>({chunks}, "partial sums");
+  ctx.parallel_ranges(n, elementwise_chunk, [&](std::int64_t begin, std::int64_t end) {
+    Vector<T> lanes(T(0));
+    T rest = 0;
+    vector_loop<T>(end - begin, [&](auto lane, std::int64_t i) {
+      using V = typename decltype(lane)::type;
+      if constexpr (std::is_same_v<V, T>)
+        rest += term(x[begin + i]);
+      else
+        lanes += term(load_lanes<V>(x + begin + i));
+    });
+    partial[begin / elementwise_chunk] = xsimd::hadd(lanes) + rest;
+  });
+  double sum = 0;
+  if (!ctx.planning())
+    for (std::int64_t i = 0; i < chunks; ++i) sum += partial[i];
+  return sum;
+}
+
+template <class T>
+void all_finite(Context& ctx, std::int64_t n, const T* x, T* finite) {
+  // v - v is 0 for a finite v and NaN for every other.
+  const double sum = sum_of_terms(ctx, n, x, [](auto v) { return decltype(v)(v - v); });
+  if (!ctx.planning()) *finite = sum == 0 ? T(1) : T(0);
+}
+
+template <class T>
+void sum_of_squares(Context& ctx, std::int64_t n, const T* x, T* sum) {
+  const double total = sum_of_terms(ctx, n, x, [](auto v) { return decltype(v)(v * v); });
+  if (!ctx.planning()) *sum = static_cast<T>(total);
+}
+
+}  // namespace kindred::cpu

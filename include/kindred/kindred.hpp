@@ -1,0 +1,34 @@
+#pragma once
+// kindred: deep metric learning. This header is the CPU face: compose, train, evaluate and run
+// models. It needs Eigen, xtensor and xsimd alone. Beside it stand, each with its own dependency:
+//   kindred/io/...      weights and arrays in files        (nlohmann-json)
+//   kindred/train/...   Trainer, checkpoints               (nlohmann-json)
+//   kindred/data/...    image lists, transforms, loader    (OpenCV)
+//   kindred/config/...  models and training from YAML      (yaml-cpp)
+
+#include <kindred/backbone/pp_lcnet.hpp>
+#include <kindred/core/concepts.hpp>
+#include <kindred/eval/retrieval.hpp>
+#include <kindred/head/arc_margin.hpp>
+#include <kindred/head/fc.hpp>
+#include <kindred/kernels/cpu/batch_norm.hpp>
+#include <kindred/kernels/cpu/channel_scale.hpp>
+#include <kindred/kernels/cpu/conv2d.hpp>
+#include <kindred/kernels/cpu/dropout.hpp>
+#include <kindred/kernels/cpu/elementwise.hpp>
+#include <kindred/kernels/cpu/gemm.hpp>
+#include <kindred/kernels/cpu/global_average_pool.hpp>
+#include <kindred/kernels/cpu/l2_normalize.hpp>
+#include <kindred/kernels/cpu/margin_softmax.hpp>
+#include <kindred/kernels/cpu/optimizer.hpp>
+#include <kindred/kernels/cpu/pairwise.hpp>
+#include <kindred/kernels/cpu/softmax_cross_entropy.hpp>
+#include <kindred/kernels/cpu/triplet.hpp>
+#include <kindred/loss/ce_loss.hpp>
+#include <kindred/loss/combined.hpp>
+#include <kindred/loss/triplet_loss_v2.hpp>
+#include <kindred/lr/schedule.hpp>
+#include <kindred/model/rec_model.hpp>
+#include <kindred/neck/bn_neck.hpp>
+#include <kindred/neck/fc.hpp>
+#include <kindred/optim/optimizer.hpp>

@@ -1,0 +1,107 @@
+#pragma once
+// Convolution, batch norm and activation: the unit of which convolutional networks are built.
+
+#include <kindred/core/run.hpp>
+#include <kindred/kernels/activation.hpp>
+#include <kindred/kernels/batch_norm.hpp>
+#include <kindred/kernels/conv2d.hpp>
+
+namespace kindred::layers {
+
+/// y = act(BN(conv(x))). The convolution has no bias and pads by (kernel - 1) / 2; batch norm has
+/// epsilon 1e-5 and momentum 0.9 (running = 0.9 running + 0.1 batch, biased variance, as Paddle's
+/// CPU kernel). x [B,H,W,I] -> y [B,H',W',O]. Source: ConvBNLayer of PaddleClas' pp_lcnet.py.
+class ConvBNAct {
+ public:
+  struct Config {
+    std::int64_t in_channels = 0;
+    std::int64_t out_channels = 0;
+    std::int64_t kernel = 1;
+    std::int64_t stride = 1;
+    std::int64_t groups = 1;
+    Activation act = Activation::hardswish;
+    bool norm_decay = false;  ///< whether gamma and beta decay (PPLCNet: L2Decay(0.0))
+  };
+
+  template <class T>
+  struct Saved {
+    Tensor<T> z;  ///< convolution output, before batch norm
+    Tensor<T> mean, inv_std;
+  };
+
+  ConvBNAct(const Config& config, const Scope& scope)
+      : config_(config),
+        geometry_{.kernel_h = config.kernel,
+                  .kernel_w = config.kernel,
+                  .stride = config.stride,
+                  .padding = (config.kernel - 1) / 2,
+                  .groups = config.groups} {
+    const std::int64_t fan = config.in_channels / config.groups;
+    weight_ = (scope / "conv")
+                  .declare("weight", {config.kernel, config.kernel, fan, config.out_channels},
+                           ParameterKind::weight,
+                           Initializer::kaiming_normal(fan * config.kernel * config.kernel),
+                           FileLayout::convolution);
+    const Scope norm = (scope / "bn").with_decay(config.norm_decay ? 1 : 0);
+    const Shape channels{config.out_channels};
+    gamma_ = norm.declare("weight", channels, ParameterKind::norm, Initializer::constant(1));
+    beta_ = norm.declare("bias", channels, ParameterKind::norm, Initializer::constant(0));
+    mean_ = norm.declare("_mean", channels, ParameterKind::buffer, Initializer::constant(0));
+    variance_ =
+        norm.declare("_variance", channels, ParameterKind::buffer, Initializer::constant(1));
+  }
+
+  template <class Context, class T>
+  Tensor<T> forward(const Run<Context, T>& run, In<T> x, Saved<T>& saved) const {
+    Context& ctx = run.ctx;
+    const Shape shape = geometry_.output_shape(x.shape, config_.out_channels);
+    const auto w = run.parameter(weight_);
+    const auto gamma = run.parameter(gamma_), beta = run.parameter(beta_);
+    if (!run.training) {  // batch norm folded into the epilogue of the convolution
+      auto scale = run.make({config_.out_channels}, "conv_bn_act.scale");
+      auto shift = run.make({config_.out_channels}, "conv_bn_act.shift");
+      kernels::batch_norm_scale_shift(ctx, gamma, beta, run.buffer(mean_), run.buffer(variance_),
+                                      epsilon<T>, scale, shift);
+      auto y = run.make(shape, "conv_bn_act.y");
+      kernels::conv2d_forward(ctx, geometry_, x, w, scale, shift, config_.act, y);
+      return y;
+    }
+    saved.z = run.make(shape, "conv_bn_act.z");
+    saved.mean = run.make({config_.out_channels}, "conv_bn_act.mean");
+    saved.inv_std = run.make({config_.out_channels}, "conv_bn_act.inv_std");
+    kernels::conv2d_forward(ctx, geometry_, x, w, saved.z);
+    auto y = run.make(shape, "conv_bn_act.y");
+    kernels::batch_norm_forward(ctx, saved.z, gamma, beta, epsilon<T>, T(0.9), config_.act,
+                                saved.mean, saved.inv_std, run.new_buffer(mean_),
+                                run.new_buffer(variance_), y);
+    return y;
+  }
+
+  /// Consumes dy. Without `input_gradient` the result is empty.
+  template <class Context, class T>
+  Tensor<T> backward(const Run<Context, T>& run, Tensor<T> dy, In<T> x, Saved<T>& saved,
+                     bool input_gradient = true) const {
+    Context& ctx = run.ctx;
+    kernels::batch_norm_backward(ctx, dy, saved.z, run.parameter(gamma_), run.parameter(beta_),
+                                 saved.mean, saved.inv_std, config_.act, dy, run.gradient(gamma_),
+                                 run.gradient(beta_));
+    saved = {};
+    kernels::conv2d_backward_weight(ctx, geometry_, x, dy, run.gradient(weight_));
+    Tensor<T> dx;
+    if (input_gradient) {
+      dx = run.make(x.shape, "conv_bn_act.dx");
+      kernels::conv2d_backward_input(ctx, geometry_, dy, run.parameter(weight_), dx);
+    }
+    return dx;
+  }
+
+ private:
+  template <class T>
+  static constexpr T epsilon = T(1e-5);
+
+  Config config_;
+  Conv2dGeometry geometry_;
+  ParameterRef weight_, gamma_, beta_, mean_, variance_;
+};
+
+}  // namespace kindred::layers

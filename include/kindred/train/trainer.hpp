@@ -1,0 +1,301 @@
+#pragma once
+// Trainer: epochs of steps with logs, evaluation, checkpoints and exact resumption.
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <kindred/io/weights.hpp>
+#include <kindred/lr/schedule.hpp>
+#include <kindred/optim/optimizer.hpp>
+#include <kindred/train/checkpoint.hpp>
+#include <kindred/train/progress.hpp>
+
+namespace kindred {
+
+/// Settings of Trainer::fit; names follow PaddleClas' Global section.
+template <class Model>
+struct FitOptions {
+  std::int64_t epochs = 1;
+  std::filesystem::path output = "output";  ///< checkpoints, train.log and metrics.jsonl go there
+  std::int64_t update_freq = 1;             ///< batches whose gradients are averaged into one step
+  std::int64_t print_batch_step = 10;       ///< batches between two log lines
+  std::int64_t save_interval = 0;           ///< epochs between two `epoch_k` checkpoints; 0: none
+  std::int64_t save_every_steps = 0;  ///< also write `latest` within an epoch; 0: at its end only
+  std::int64_t eval_interval = 1;     ///< epochs between two evaluations
+  std::int64_t start_eval_epoch = 1;
+  bool resume = false;  ///< continue from `latest` if it is there
+  bool quiet = false;   ///< nothing on the terminal; files are written all the same
+  /// Metrics of the model; the first one selects `best_model`. Empty: no evaluation.
+  std::function<std::vector<train::Metric>(const Model&)> evaluate{};
+};
+
+/// What a training run came to.
+struct FitResult {
+  std::int64_t steps = 0;
+  double loss = 0;         ///< mean of the last log interval
+  double best_metric = 0;  ///< NaN without evaluation
+  std::int64_t best_epoch = 0;
+};
+
+/// Trains a model with one optimizer and one schedule.
+///
+/// Checkpoints in `output`: latest.safetensors (after every epoch), epoch_<k>.safetensors, and
+/// best_model.safetensors (weights alone; equal scores replace, as in PaddleClas). Each is written
+/// beside and renamed. A run that is killed at any moment and resumed ends with the same bits as
+/// one that was not, on the same machine.
+template <class Model, optim::Optimizer Optimizer, lr::Schedule Schedule>
+class Trainer {
+ public:
+  using Scalar = typename Model::Scalar;
+
+  Trainer(Model& model, const Optimizer& optimizer, const Schedule& schedule,
+          const SessionOptions& options = {})
+      : model_(model),
+        optimizer_(optimizer),
+        schedule_(schedule),
+        session_(model.train_session(options)),
+        ranges_(optim::ranges(model.parameters(), optimizer.weight_decay, optimizer.no_decay)),
+        moments_(Optimizer::moments, std::vector<Scalar>(model.trainable().size(), Scalar(0))) {}
+
+  /// Trains on the batches of `loader` (data::Loader, or anything with its Batch, start, next,
+  /// batches_in, describe and reader_cost). Throws NumericError, with the name of the tensor, as
+  /// soon as an image, a loss or a gradient is not finite: before parameters are updated, so that
+  /// the checkpoints on disk stay good.
+  template <class Loader>
+  FitResult fit(Loader& loader, const FitOptions<Model>& options) {
+    check(options);
+    std::filesystem::create_directories(options.output);
+    const auto latest = options.output / "latest.safetensors";
+    at_ = {};
+    if (options.resume && std::filesystem::exists(latest))
+      at_ = train::load_checkpoint(latest, model_, moments_, optimizer_.name());
+    train::Journal journal(options.output, at_.step, options.quiet);
+    if (at_.step > 0)
+      journal.line(text("resumed from ", latest.string(), " after step ", at_.step));
+    const std::int64_t batches = usable_batches(loader, options);
+    clock_ = Clock{};
+    while (at_.epoch < options.epochs) {
+      run_epoch(loader, options, batches, journal);
+      ++at_.epoch;
+      at_.batch = 0;
+      evaluate(options, journal);
+      save(latest);
+      if (options.save_interval > 0 && at_.epoch % options.save_interval == 0)
+        save(options.output / text("epoch_", at_.epoch, ".safetensors"));
+    }
+    return {at_.step, last_loss_, at_.best_epoch > 0 ? at_.best_metric : NAN, at_.best_epoch};
+  }
+
+  /// One optimizer step on one batch, without a loader: returns its losses.
+  std::span<const loss::LossReport> step(View<const Scalar> images,
+                                         std::span<const std::int64_t> labels,
+                                         const lr::Progress& progress) {
+    session_.zero_gradients();
+    const auto losses =
+        session_.forward_backward(images, labels, static_cast<std::uint64_t>(progress.step));
+    check_finite(losses, images, {});
+    update(progress, 1);
+    return losses;
+  }
+
+  TrainSession<Model>& session() { return session_; }
+
+ private:
+  using Seconds = std::chrono::duration<double>;
+  using Now = std::chrono::steady_clock;
+
+  /// Times and losses since the last log line.
+  struct Clock {
+    Now::time_point start = Now::now();   ///< of the run
+    Now::time_point window = Now::now();  ///< of the log interval
+    std::int64_t images = 0, batches = 0, batches_of_run = 0;
+    double reader_cost = 0;  ///< of the epoch, at the begin of the interval
+    std::vector<loss::LossReport> losses;
+  };
+
+  static void check(const FitOptions<Model>& o) {
+    if (o.epochs < 1 || o.update_freq < 1 || o.print_batch_step < 1 || o.eval_interval < 1)
+      throw ConfigError(
+          "Trainer: epochs, update_freq, print_batch_step and eval_interval must be "
+          ">= 1");
+    if (o.save_interval < 0 || o.save_every_steps < 0)
+      throw ConfigError("Trainer: save_interval and save_every_steps must be >= 0");
+  }
+
+  /// Batches of an epoch, without the last ones that do not fill an optimizer step.
+  template <class Loader>
+  std::int64_t usable_batches(Loader& loader, const FitOptions<Model>& options) const {
+    const auto all =
+        static_cast<std::int64_t>(loader.batches_in(static_cast<std::uint64_t>(at_.epoch)));
+    const std::int64_t usable = all / options.update_freq * options.update_freq;
+    if (usable == 0)
+      throw ConfigError(text("Trainer: an epoch has ", all,
+                             " batches, fewer than update_freq = ", options.update_freq));
+    return usable;
+  }
+
+  template <class Loader>
+  void run_epoch(Loader& loader, const FitOptions<Model>& options, std::int64_t batches,
+                 train::Journal& journal) {
+    loader.start(static_cast<std::uint64_t>(at_.epoch), static_cast<std::size_t>(at_.batch));
+    clock_.reader_cost = 0;
+    typename Loader::Batch batch;
+    const lr::Progress length{0, batches / options.update_freq, options.epochs};
+    while (at_.batch < batches && loader.next(batch)) {
+      if (at_.batch % options.update_freq == 0) session_.zero_gradients();
+      const auto losses = session_.forward_backward(
+          batch.images, batch.labels, static_cast<std::uint64_t>(at_.epoch * batches + at_.batch));
+      check_finite(losses, batch.images, [&](std::size_t i) { return loader.describe(batch, i); });
+      ++at_.batch;
+      note(losses, batch.images.dim(0));
+      if (at_.batch % options.update_freq != 0) continue;
+      lr::Progress progress = length;
+      progress.step = at_.step;
+      update(progress, options.update_freq);
+      ++at_.step;
+      report(options, batches, progress, loader.reader_cost(), journal);
+      if (options.save_every_steps > 0 && at_.step % options.save_every_steps == 0)
+        save(options.output / "latest.safetensors");
+    }
+  }
+
+  void update(const lr::Progress& progress, std::int64_t update_freq) {
+    const auto gradients = session_.gradients();
+    if (update_freq > 1) {  // mean of the batches: g += (1/n - 1) g
+      const View<Scalar> g{gradients.data(), {static_cast<std::int64_t>(gradients.size())}};
+      kernels::scale_add(session_.context(), Scalar(1) / static_cast<Scalar>(update_freq) - 1, g,
+                         g);
+    }
+    optimizer_.update(session_.context(), std::span<const optim::Range>(ranges_),
+                      optim::Update<Scalar>{model_.trainable(), gradients, moments_,
+                                            schedule_.at(progress), progress.step + 1});
+  }
+
+  using Describe = std::function<std::string(std::size_t)>;  ///< names an image of the batch
+
+  [[noreturn]] void stop(const std::string& culprit) const {
+    throw NumericError(text("step ", at_.step + 1, ": ", culprit,
+                            "; training stopped before the update, the last checkpoint is good"));
+  }
+
+  static bool finite(const Scalar* values, std::int64_t n) {
+    return std::all_of(values, values + n, [](Scalar v) { return std::isfinite(v); });
+  }
+
+  void check_finite(std::span<const loss::LossReport> losses, View<const Scalar> images,
+                    const Describe& describe) {
+    if (!session_.images_finite()) {
+      const std::int64_t pixels = images.size() / images.dim(0);
+      std::int64_t i = 0;
+      while (finite(images.data + i * pixels, pixels)) ++i;
+      stop(text("image ", i, " of the batch has values that are not finite",
+                describe ? " (" + describe(static_cast<std::size_t>(i)) + ")" : ""));
+    }
+    bool fine = session_.gradients_finite();
+    for (const auto& l : losses) fine = fine && std::isfinite(l.value);
+    if (!fine) stop(culprit(losses));
+  }
+
+  std::string culprit(std::span<const loss::LossReport> losses) {
+    const auto first_bad = [&](const Scalar* values) -> const ParameterInfo* {
+      for (const ParameterInfo& p : model_.parameters().entries())
+        if (p.kind != ParameterKind::buffer && !finite(values + p.offset, p.shape.size()))
+          return &p;
+      return nullptr;
+    };
+    if (const auto* p = first_bad(model_.trainable().data()))
+      return text("parameter ", p->name, " has values that are not finite");
+    for (const auto& l : losses)
+      if (!std::isfinite(l.value))
+        return text("the loss ", l.name, " is ", l.value, "; lower the learning rate");
+    const auto* p = first_bad(session_.gradients().data());
+    return text("the gradient of ", p != nullptr ? p->name : "a parameter",
+                " has values that are not finite; lower the learning rate");
+  }
+
+  void note(std::span<const loss::LossReport> losses, std::int64_t images) {
+    if (clock_.losses.size() != losses.size())
+      clock_.losses.assign(losses.begin(), losses.end());
+    else
+      for (std::size_t i = 0; i < losses.size(); ++i) clock_.losses[i].value += losses[i].value;
+    clock_.images += images;
+    ++clock_.batches;
+    ++clock_.batches_of_run;
+  }
+
+  void report(const FitOptions<Model>& options, std::int64_t batches, const lr::Progress& progress,
+              double reader_cost, train::Journal& journal) {
+    const auto now = Now::now();
+    const double seconds = Seconds(now - clock_.window).count();
+    const std::int64_t left = options.epochs * batches - at_.epoch * batches - at_.batch;
+    const double eta = Seconds(now - clock_.start).count() /
+                       static_cast<double>(clock_.batches_of_run) * static_cast<double>(left);
+    const double speed = static_cast<double>(clock_.images) / seconds;
+    journal.bar(at_.epoch + 1, options.epochs, at_.batch, batches, speed, eta);
+    if (clock_.batches < options.print_batch_step && at_.batch < batches) return;
+    for (auto& l : clock_.losses) l.value /= static_cast<double>(clock_.batches);
+    train::StepReport r{
+        .epoch = at_.epoch + 1,
+        .epochs = options.epochs,
+        .batch = at_.batch,
+        .batches = batches,
+        .step = at_.step,
+        .lr = schedule_.at(progress),
+        .schedule = schedule_.name(),
+        .images_per_second = speed,
+        .reader_seconds = (reader_cost - clock_.reader_cost) / static_cast<double>(clock_.batches),
+        .eta_seconds = eta,
+        .losses = std::move(clock_.losses)};
+    last_loss_ = r.loss();
+    journal.step(r);
+    clock_.losses.clear();
+    clock_.images = clock_.batches = 0;
+    clock_.reader_cost = reader_cost;
+    clock_.window = now;
+  }
+
+  void evaluate(const FitOptions<Model>& options, train::Journal& journal) {
+    const bool due = at_.epoch >= options.start_eval_epoch &&
+                     (at_.epoch % options.eval_interval == 0 || at_.epoch == options.epochs);
+    if (!options.evaluate || !due) return;
+    const auto begin = Now::now();
+    const std::vector<train::Metric> metrics = options.evaluate(model_);
+    if (metrics.empty()) throw ConfigError("Trainer: evaluate returned no metric");
+    if (metrics[0].value >= at_.best_metric) {
+      at_.best_metric = metrics[0].value;
+      at_.best_epoch = at_.epoch;
+      io::save_weights(
+          options.output / "best_model.safetensors", model_.parameters(), model_.trainable().data(),
+          model_.statistics().data(),
+          {{"epoch", std::to_string(at_.epoch)}, {metrics[0].name, text(metrics[0].value)}});
+    }
+    journal.evaluation(at_.epoch, at_.step, metrics, at_.best_metric);
+    const auto spent = Now::now() - begin;  // evaluation does not count as training time
+    clock_.start += spent;
+    clock_.window += spent;
+  }
+
+  void save(const std::filesystem::path& path) const {
+    train::save_checkpoint(path, model_, moments_, optimizer_.name(), at_);
+  }
+
+  Model& model_;
+  Optimizer optimizer_;
+  Schedule schedule_;
+  TrainSession<Model> session_;
+  std::vector<optim::Range> ranges_;
+  std::vector<std::vector<Scalar>> moments_;
+  train::Position at_;
+  Clock clock_;
+  double last_loss_ = 0;
+};
+
+}  // namespace kindred
