@@ -17,8 +17,8 @@ class ArcMargin {
   struct Config {
     std::int64_t embedding_size = 0;
     std::int64_t class_num = 0;
-    float margin = 0.5f;  ///< radians
-    float scale = 80.f;
+    double margin = 0.5;  ///< radians
+    double scale = 80;
     bool easy_margin = false;
   };
   template <class T>
@@ -30,7 +30,7 @@ class ArcMargin {
     if (config.embedding_size < 1 || config.class_num < 1)
       throw ConfigError(text("head.ArcMargin: embedding_size and class_num must be >= 1, got ",
                              config.embedding_size, " and ", config.class_num));
-    if (!(config.scale > 0) || !(config.margin >= 0 && config.margin < 3.14159f))
+    if (!(config.scale > 0) || !(config.margin >= 0 && config.margin < 3.14159))
       throw ConfigError(text("head.ArcMargin: scale must be > 0 and margin in [0, pi), got ",
                              config.scale, " and ", config.margin));
     centers_ =

@@ -11,12 +11,15 @@
 namespace kindred::kernels {
 
 /// The extents of a convolution, after all shapes were checked. Throws ShapeError naming `place`.
-inline Conv2dExtents check_conv2d(const std::string& place, const Conv2dGeometry& geometry,
-                                  const Shape& x, const Shape& w, const Shape& y) {
+inline Conv2dExtents check_conv2d(const char* place, const Conv2dGeometry& geometry, const Shape& x,
+                                  const Shape& w, const Shape& y) {
   if (w.rank() != 4) throw ShapeError(text(place, ": w must be [kh,kw,C/groups,O], got ", w));
   const Shape expected = geometry.output_shape(x, w[3]);
-  check_shape((place + ": w").c_str(), w, geometry.weight_shape(x[3], w[3]));
-  check_shape((place + ": y").c_str(), y, expected);
+  const auto check = [place](const char* argument, const Shape& got, const Shape& wanted) {
+    if (got != wanted) check_shape(text(place, ": ", argument).c_str(), got, wanted);
+  };
+  check("w", w, geometry.weight_shape(x[3], w[3]));
+  check("y", y, expected);
   return geometry.extents(x, y);
 }
 

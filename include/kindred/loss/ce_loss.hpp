@@ -13,8 +13,8 @@ namespace kindred::loss {
 class CELoss {
  public:
   struct Config {
-    float weight = 1;
-    float epsilon = 0;  ///< label smoothing
+    double weight = 1;
+    double epsilon = 0;  ///< label smoothing
   };
 
   static constexpr const char* name() { return "CELoss"; }

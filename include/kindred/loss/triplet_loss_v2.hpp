@@ -17,8 +17,8 @@ namespace kindred::loss {
 class TripletLossV2 {
  public:
   struct Config {
-    float weight = 1;
-    float margin = 0.5f;
+    double weight = 1;
+    double margin = 0.5;
     bool normalize_feature = true;
     FeatureFrom feature_from = FeatureFrom::features;
   };

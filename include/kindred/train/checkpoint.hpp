@@ -1,9 +1,15 @@
 #pragma once
 // The state of a training run in one file, so that no kill can leave two halves of different steps.
 
+#include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include <kindred/io/weights.hpp>
@@ -18,11 +24,41 @@ struct Position {
   std::int64_t step = 0;        ///< optimizer steps done
   double best_metric = -1e300;  ///< of the evaluations so far
   std::int64_t best_epoch = 0;  ///< 0: none yet
+  /// Batches since the last log line and the sums of their losses, so that a resumed run logs the
+  /// same lines as one that was never interrupted.
+  std::int64_t log_batches = 0;
+  std::vector<double> log_losses;
 };
 
 /// Weights with Paddle's names, the moments of the optimizer as "optimizer.<k>" (flat, in the
 /// layout of the model's parameter table), and the position in the file's metadata.
 inline constexpr const char* checkpoint_format = "kindred.checkpoint.1";
+
+namespace detail {
+
+/// The shortest text that gives the same number again, in every locale.
+inline std::string exact(double value) {
+  char buffer[32];
+  return std::string(buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr);
+}
+
+/// Numbers separated by spaces, or nothing if `words` has anything else.
+template <class T>
+std::vector<T> numbers(const std::string& words) {
+  std::vector<T> out;
+  const char *at = words.data(), *end = at + words.size();
+  while (at != end) {
+    T value{};
+    const auto [rest, fault] = std::from_chars(at, end, value);
+    const bool finite = std::isfinite(static_cast<double>(value));
+    if (fault != std::errc{} || !finite || (rest != end && *rest != ' ')) return {};
+    out.push_back(value);
+    at = rest == end ? end : rest + 1;
+  }
+  return out;
+}
+
+}  // namespace detail
 
 /// Writes a checkpoint whole or not at all. Throws FileError; the old file is kept then.
 template <class Model>
@@ -32,14 +68,21 @@ void save_checkpoint(const std::filesystem::path& path, const Model& model,
   std::vector<io::FlatTensor<typename Model::Scalar>> extras;
   for (std::size_t k = 0; k < moments.size(); ++k)
     extras.push_back({std::string(io::optimizer_prefix) + std::to_string(k), moments[k]});
+  std::string losses;
+  for (double loss : at.log_losses) {
+    if (!losses.empty()) losses += ' ';
+    losses += detail::exact(loss);
+  }
   const io::Metadata metadata = {{"format", checkpoint_format},
                                  {"optimizer", optimizer},
                                  {"seed", std::to_string(model.seed().value)},
                                  {"epoch", std::to_string(at.epoch)},
                                  {"batch", std::to_string(at.batch)},
                                  {"step", std::to_string(at.step)},
-                                 {"best_metric", text(std::hexfloat, at.best_metric)},
-                                 {"best_epoch", std::to_string(at.best_epoch)}};
+                                 {"best_metric", detail::exact(at.best_metric)},
+                                 {"best_epoch", std::to_string(at.best_epoch)},
+                                 {"log_batches", std::to_string(at.log_batches)},
+                                 {"log_losses", losses}};
   io::save_weights(path, model.parameters(), model.trainable().data(), model.statistics().data(),
                    metadata, extras);
 }
@@ -61,29 +104,39 @@ Position load_checkpoint(const std::filesystem::path& path, Model& model,
   };
   auto demand = [&](const char* key, const std::string& mine) {
     if (value(key) != mine)
-      throw FileError(text(path.string(), ": its ", key, " is ", value(key), ", this run has ",
-                           mine,
+      throw FileError(text(path.string(), ": its ", key, " is ", io::printable(value(key)),
+                           ", this run has ", mine,
                            "; resume with the settings it was made with, or start a new run"));
   };
-  auto number = [&](const char* key) {
-    try {
-      return std::stod(value(key));
-    } catch (const std::logic_error&) {
-      throw FileError(text(path.string(), ": \"", key, "\" in its metadata is not a number"));
-    }
+  auto bad = [&](const char* key) {
+    return FileError(text(path.string(), ": \"", key, "\" in its metadata is \"",
+                          io::printable(value(key)), "\", which no run can have written"));
+  };
+  auto count = [&](const char* key) {
+    const auto read = detail::numbers<std::int64_t>(value(key));
+    if (read.size() != 1 || read[0] < 0) throw bad(key);
+    return read[0];
   };
   demand("format", checkpoint_format);
   demand("optimizer", optimizer);
   demand("seed", std::to_string(model.seed().value));
-  const Position at{static_cast<std::int64_t>(number("epoch")),
-                    static_cast<std::int64_t>(number("batch")),
-                    static_cast<std::int64_t>(number("step")), number("best_metric"),
-                    static_cast<std::int64_t>(number("best_epoch"))};
-  if (at.epoch < 0 || at.batch < 0 || at.step < 0)
-    throw FileError(text(path.string(), ": negative position in its metadata"));
+  const auto best = detail::numbers<double>(value("best_metric"));
+  if (best.size() != 1) throw bad("best_metric");
+  const Position at{.epoch = count("epoch"),
+                    .batch = count("batch"),
+                    .step = count("step"),
+                    .best_metric = best[0],
+                    .best_epoch = count("best_epoch"),
+                    .log_batches = count("log_batches"),
+                    .log_losses = detail::numbers<double>(value("log_losses"))};
+  if (at.log_losses.size() != static_cast<std::size_t>(model.loss().entries()))
+    throw bad("log_losses");
   std::vector<std::vector<T>> read = moments;
   for (std::size_t k = 0; k < read.size(); ++k)
     file.read(std::string(io::optimizer_prefix) + std::to_string(k), std::span<T>(read[k]));
+  for (const std::vector<T>& m : read)
+    if (!std::all_of(m.begin(), m.end(), [](T v) { return std::isfinite(v); }))
+      throw FileError(text(path.string(), ": the state of the optimizer is not finite"));
   io::load_weights(path, model.parameters(), model.trainable().data(), model.statistics().data());
   moments = std::move(read);
   return at;

@@ -66,13 +66,13 @@ struct StepReport {
 ///   {"event":"eval","epoch","step",<metric>: value}
 class Journal {
  public:
-  /// Continues the journal of a resumed run: what was written after `step` is dropped, since the
-  /// run writes it again. A new run (step 0) starts the journal anew.
-  Journal(const std::filesystem::path& output, std::int64_t step, bool quiet)
+  /// Continues the journal of a run resumed after `epoch` whole epochs and `step` steps: later
+  /// lines are dropped, since the run writes them again. A new run (step 0) starts it anew.
+  Journal(const std::filesystem::path& output, std::int64_t epoch, std::int64_t step, bool quiet)
       : metrics_path_(output / "metrics.jsonl"),
         quiet_(quiet),
         terminal_(!quiet && isatty(STDERR_FILENO) != 0) {
-    keep_until(step);
+    keep_until(epoch, step);
     metrics_.open(metrics_path_, std::ios::app);
     log_.open(output / "train.log", step > 0 ? std::ios::app : std::ios::trunc);
     if (!metrics_ || !log_)
@@ -123,6 +123,7 @@ class Journal {
     char stamp[32];
     std::strftime(stamp, sizeof stamp, "[%Y/%m/%d %H:%M:%S] ", &local);
     log_ << stamp << message << std::endl;
+    if (!log_) throw FileError("cannot write train.log; is the disk full?");
     if (quiet_) return;
     clear_bar();
     std::fprintf(stderr, "%s%s\n", stamp, message.c_str());
@@ -152,21 +153,35 @@ class Journal {
     if (bar_shown_) std::fprintf(stderr, "\r\033[K");
     bar_shown_ = false;
   }
-  void record(const nlohmann::json& json) { metrics_ << json.dump() << std::endl; }
+  void record(const nlohmann::json& json) {
+    metrics_ << json.dump() << std::endl;
+    if (!metrics_)
+      throw FileError(text("cannot write ", metrics_path_.string(), "; is the disk full?"));
+  }
 
-  void keep_until(std::int64_t step) const {
+  void keep_until(std::int64_t epoch, std::int64_t step) const {
     std::string kept;
     if (step > 0) {
       std::ifstream in(metrics_path_);
       for (std::string row; std::getline(in, row);) {
         const auto json =
             nlohmann::json::parse(row, nullptr, false);  // a torn last line is dropped
-        if (json.is_object() && json.value("step", step + 1) <= step) kept += row + "\n";
+        if (keeps(json, epoch, step)) kept += row + "\n";
       }
     }
     io::AtomicFile file(metrics_path_);
     file.write(kept.data(), kept.size());
     file.commit();
+  }
+
+  /// An evaluation is written at the last step of its epoch, before the epoch counts as done.
+  static bool keeps(const nlohmann::json& json, std::int64_t epoch, std::int64_t step) {
+    const auto whole = [&](const char* key, std::int64_t most) {
+      return json.contains(key) && json[key].is_number_integer() &&
+             json[key].get<std::int64_t>() <= most;
+    };
+    if (!json.is_object() || !whole("step", step)) return false;
+    return json.value("event", nlohmann::json()) != "eval" || whole("epoch", epoch);
   }
 
   std::filesystem::path metrics_path_;

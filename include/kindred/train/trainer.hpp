@@ -66,24 +66,33 @@ class Trainer {
         moments_(Optimizer::moments, std::vector<Scalar>(model.trainable().size(), Scalar(0))) {}
 
   /// Trains on the batches of `loader` (data::Loader, or anything with its Batch, start, next,
-  /// batches_in, describe and reader_cost). Throws NumericError, with the name of the tensor, as
-  /// soon as an image, a loss or a gradient is not finite: before parameters are updated, so that
-  /// the checkpoints on disk stay good.
+  /// batches_in, describe and reader_cost). An epoch is as long as batches_in(0) says, less if the
+  /// loader ends early. Throws NumericError, with the name of the tensor, as soon as an image, a
+  /// loss or a gradient is not finite (before parameters are updated), or a parameter or statistic
+  /// (before anything is saved), so that the checkpoints on disk stay good.
   template <class Loader>
   FitResult fit(Loader& loader, const FitOptions<Model>& options) {
     check(options);
     std::filesystem::create_directories(options.output);
     const auto latest = options.output / "latest.safetensors";
+    const std::int64_t batches = usable_batches(loader, options);
     at_ = {};
+    last_loss_ = NAN;
+    for (auto& m : moments_) std::fill(m.begin(), m.end(), Scalar(0));
     if (options.resume && std::filesystem::exists(latest))
       at_ = train::load_checkpoint(latest, model_, moments_, optimizer_.name());
-    train::Journal journal(options.output, at_.step, options.quiet);
+    if (at_.batch > batches || at_.batch % options.update_freq != 0)
+      throw ConfigError(text(latest.string(), " was saved after ", at_.batch,
+                             " batches of an epoch, ", "now an epoch has ", batches,
+                             " and update_freq is ", options.update_freq,
+                             "; resume with the settings it was made with"));
+    train::Journal journal(options.output, at_.epoch, at_.step, options.quiet);
     if (at_.step > 0)
       journal.line(text("resumed from ", latest.string(), " after step ", at_.step));
-    const std::int64_t batches = usable_batches(loader, options);
-    clock_ = Clock{};
+    begin_log();
     while (at_.epoch < options.epochs) {
       run_epoch(loader, options, batches, journal);
+      check_state();
       ++at_.epoch;
       at_.batch = 0;
       evaluate(options, journal);
@@ -112,13 +121,12 @@ class Trainer {
   using Seconds = std::chrono::duration<double>;
   using Now = std::chrono::steady_clock;
 
-  /// Times and losses since the last log line.
+  /// Times since the last log line; its losses are part of the position.
   struct Clock {
     Now::time_point start = Now::now();   ///< of the run
     Now::time_point window = Now::now();  ///< of the log interval
     std::int64_t images = 0, batches = 0, batches_of_run = 0;
     double reader_cost = 0;  ///< of the epoch, at the begin of the interval
-    std::vector<loss::LossReport> losses;
   };
 
   static void check(const FitOptions<Model>& o) {
@@ -133,8 +141,8 @@ class Trainer {
   /// Batches of an epoch, without the last ones that do not fill an optimizer step.
   template <class Loader>
   std::int64_t usable_batches(Loader& loader, const FitOptions<Model>& options) const {
-    const auto all =
-        static_cast<std::int64_t>(loader.batches_in(static_cast<std::uint64_t>(at_.epoch)));
+    // Of epoch 0 whatever the epoch, so that a resumed run has the schedule of the first one.
+    const auto all = static_cast<std::int64_t>(loader.batches_in(0));
     const std::int64_t usable = all / options.update_freq * options.update_freq;
     if (usable == 0)
       throw ConfigError(text("Trainer: an epoch has ", all,
@@ -161,9 +169,11 @@ class Trainer {
       progress.step = at_.step;
       update(progress, options.update_freq);
       ++at_.step;
-      report(options, batches, progress, loader.reader_cost(), journal);
-      if (options.save_every_steps > 0 && at_.step % options.save_every_steps == 0)
+      report(options, batches, progress, losses, loader.reader_cost(), journal);
+      if (options.save_every_steps > 0 && at_.step % options.save_every_steps == 0) {
+        check_state();
         save(options.output / "latest.safetensors");
+      }
     }
   }
 
@@ -221,18 +231,40 @@ class Trainer {
                 " has values that are not finite; lower the learning rate");
   }
 
+  /// Throws NumericError if the last update left something that must not be saved.
+  void check_state() const {
+    const auto demand = [&](const Scalar* values, const ParameterInfo& p, const char* what) {
+      if (!finite(values + p.offset, p.shape.size()))
+        throw NumericError(text("step ", at_.step, ": after the update ", what, p.name,
+                                " has values that are not finite; lower the learning rate; nothing "
+                                "was saved, the last checkpoint is good"));
+    };
+    for (const ParameterInfo& p : model_.parameters().entries()) {
+      if (p.kind == ParameterKind::buffer) {
+        demand(std::as_const(model_).statistics().data(), p, "statistic ");
+        continue;
+      }
+      demand(std::as_const(model_).trainable().data(), p, "parameter ");
+      for (const auto& m : moments_) demand(m.data(), p, "the optimizer's state of ");
+    }
+  }
+
+  void begin_log() {
+    clock_ = Clock{};
+    at_.log_losses.resize(static_cast<std::size_t>(model_.loss().entries()));
+  }
+
   void note(std::span<const loss::LossReport> losses, std::int64_t images) {
-    if (clock_.losses.size() != losses.size())
-      clock_.losses.assign(losses.begin(), losses.end());
-    else
-      for (std::size_t i = 0; i < losses.size(); ++i) clock_.losses[i].value += losses[i].value;
+    for (std::size_t i = 0; i < losses.size(); ++i) at_.log_losses[i] += losses[i].value;
+    ++at_.log_batches;
     clock_.images += images;
     ++clock_.batches;
     ++clock_.batches_of_run;
   }
 
   void report(const FitOptions<Model>& options, std::int64_t batches, const lr::Progress& progress,
-              double reader_cost, train::Journal& journal) {
+              std::span<const loss::LossReport> losses, double reader_cost,
+              train::Journal& journal) {
     const auto now = Now::now();
     const double seconds = Seconds(now - clock_.window).count();
     const std::int64_t left = options.epochs * batches - at_.epoch * batches - at_.batch;
@@ -240,8 +272,10 @@ class Trainer {
                        static_cast<double>(clock_.batches_of_run) * static_cast<double>(left);
     const double speed = static_cast<double>(clock_.images) / seconds;
     journal.bar(at_.epoch + 1, options.epochs, at_.batch, batches, speed, eta);
-    if (clock_.batches < options.print_batch_step && at_.batch < batches) return;
-    for (auto& l : clock_.losses) l.value /= static_cast<double>(clock_.batches);
+    if (at_.log_batches < options.print_batch_step && at_.batch < batches) return;
+    std::vector<loss::LossReport> means(losses.begin(), losses.end());
+    for (std::size_t i = 0; i < means.size(); ++i)
+      means[i].value = at_.log_losses[i] / static_cast<double>(at_.log_batches);
     train::StepReport r{
         .epoch = at_.epoch + 1,
         .epochs = options.epochs,
@@ -253,10 +287,11 @@ class Trainer {
         .images_per_second = speed,
         .reader_seconds = (reader_cost - clock_.reader_cost) / static_cast<double>(clock_.batches),
         .eta_seconds = eta,
-        .losses = std::move(clock_.losses)};
+        .losses = std::move(means)};
     last_loss_ = r.loss();
     journal.step(r);
-    clock_.losses.clear();
+    at_.log_losses.assign(at_.log_losses.size(), 0);
+    at_.log_batches = 0;
     clock_.images = clock_.batches = 0;
     clock_.reader_cost = reader_cost;
     clock_.window = now;
@@ -269,7 +304,7 @@ class Trainer {
     const auto begin = Now::now();
     const std::vector<train::Metric> metrics = options.evaluate(model_);
     if (metrics.empty()) throw ConfigError("Trainer: evaluate returned no metric");
-    if (metrics[0].value >= at_.best_metric) {
+    if (std::isfinite(metrics[0].value) && metrics[0].value >= at_.best_metric) {
       at_.best_metric = metrics[0].value;
       at_.best_epoch = at_.epoch;
       io::save_weights(

@@ -43,25 +43,36 @@ struct Patches {
   void gather(const Point& p, std::int64_t k, std::int64_t count, T* to) const {
     if (count == 0) return;
     // Pixels of one kernel row that follow each other in memory are copied in one piece.
-    const std::int64_t pixels = pixel == channels ? kernel_w : 1;
-    const std::int64_t length = pixels * channels, per_row = kernel_w / pixels;
-    for (std::int64_t piece = k / length; count > 0; ++piece) {
-      const std::int64_t begin = k - piece * length, end = std::min(length, begin + count);
-      const std::int64_t h = p.i * step + offset_h + piece / per_row;
-      const std::int64_t w = p.j * step + offset_w + piece % per_row;
-      std::int64_t first = end, last = end;  // the part inside of the image
-      if (h >= 0 && h < height) {
-        first = std::clamp(std::max<std::int64_t>(0, -w) * channels, begin, end);
-        last = std::clamp(std::min(pixels, width - w) * channels, first, end);
-      }
-      fill_zero(to, first - begin);
-      if (last > first)
-        copy(image_of(p) + (h * width + w) * pixel + first, last - first, to + first - begin);
-      fill_zero(to + last - begin, end - last);
+    const std::int64_t pixels = pixel == channels ? kernel_w : 1, length = pixels * channels;
+    const std::int64_t tap = k < length ? 0 : k / length * pixels;  // first of the piece
+    std::int64_t tap_h = tap < kernel_w ? 0 : tap / kernel_w, tap_w = tap - tap_h * kernel_w;
+    std::int64_t begin = k - tap * channels;
+    const T* base = image_of(p);
+    while (count > 0) {
+      const std::int64_t end = std::min(length, begin + count);
+      gather_piece(base, p.i * step + offset_h + tap_h, p.j * step + offset_w + tap_w, pixels,
+                   begin, end, to);
       to += end - begin;
-      k += end - begin;
       count -= end - begin;
+      begin = 0;
+      tap_w += pixels;
+      if (tap_w == kernel_w) {
+        tap_w = 0;
+        ++tap_h;
+      }
     }
+  }
+  /// Elements [begin, end) of the run of pixels that starts at pixel (h, w).
+  void gather_piece(const T* base, std::int64_t h, std::int64_t w, std::int64_t pixels,
+                    std::int64_t begin, std::int64_t end, T* to) const {
+    if (h < 0 || h >= height) return fill_zero(to, end - begin);
+    const T* from = base + (h * width + w) * pixel;
+    if (w >= 0 && w + pixels <= width) return copy(from + begin, end - begin, to);
+    const std::int64_t first = std::clamp(-w * channels, begin, end);
+    const std::int64_t last = std::clamp((width - w) * channels, first, end);
+    fill_zero(to, first - begin);
+    copy(from + first, last - first, to + first - begin);
+    fill_zero(to + last - begin, end - last);
   }
 };
 

@@ -66,26 +66,22 @@ struct DepthwiseRow {
   const T* w;                       ///< weights of the first of them
   std::int64_t w_row, w_tap;        ///< distance of weights of rows and of taps
   std::int64_t taps, step, offset;  ///< output j sees the pixels j step + offset + t
-  const T* zeros;                   ///< `channels` zeros, for pixels outside
 };
 
-/// Where output j of a block sees its taps: address(r, q) of pixel q of the block in input row r.
-/// Inside of the image it is computed, at the borders it may be a row of zeros.
+/// The pixels that a block of outputs sees: pixel q is at first + q, inside for low <= q < high.
+/// `interior` says at compile time that all are.
 template <class T, bool interior>
 struct BlockPixels {
-  const DepthwiseRow<T>& row;
-  std::int64_t first;
-  const T* operator()(std::int64_t r, std::int64_t q) const {
-    const std::int64_t at = first + q;
-    if (!interior && (at < 0 || at >= row.in_width)) return row.zeros;
-    return row.in + r * row.in_row + at * row.channels;
-  }
+  const T* first;
+  std::int64_t channels, in_row, low, high;
+  bool inside(std::int64_t q) const { return interior || (q >= low && q < high); }
+  const T* at(std::int64_t r, std::int64_t q) const { return first + r * in_row + q * channels; }
 };
 
 /// BLOCK outputs starting at `out`, out_step elements apart: sums over rows and taps. TAPS = 0
 /// takes the number of taps and the step at run time.
 template <class T, class V, std::int64_t TAPS, std::int64_t STEP, std::int64_t BLOCK, class Pixels>
-void depthwise_block(const DepthwiseRow<T>& row, const Pixels& pixel, T* out,
+void depthwise_block(const DepthwiseRow<T>& row, const Pixels& pixels, T* out,
                      std::int64_t out_step) {
   const std::int64_t channels = row.channels;
   for (std::int64_t at = 0; at < channels; at += lanes<V, T>) {
@@ -99,9 +95,10 @@ void depthwise_block(const DepthwiseRow<T>& row, const Pixels& pixel, T* out,
         V weight[TAPS];
 #pragma GCC unroll 16
         for (std::int64_t t = 0; t < TAPS; ++t) weight[t] = load_lanes<V>(w + t * row.w_tap);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
         for (std::int64_t q = 0; q < (BLOCK - 1) * STEP + TAPS; ++q) {
-          const V x = load_lanes<V>(pixel(r, q) + c);
+          if (!pixels.inside(q)) continue;
+          const V x = load_lanes<V>(pixels.at(r, q) + c);
 #pragma GCC unroll 16
           for (std::int64_t j = 0; j < BLOCK; ++j)
             if (q >= j * STEP && q < j * STEP + TAPS)
@@ -112,8 +109,9 @@ void depthwise_block(const DepthwiseRow<T>& row, const Pixels& pixel, T* out,
           const V weight = load_lanes<V>(w + t * row.w_tap);
 #pragma GCC unroll 16
           for (std::int64_t j = 0; j < BLOCK; ++j)
-            sum[j] =
-                multiply_add<V, T>(load_lanes<V>(pixel(r, j * row.step + t) + c), weight, sum[j]);
+            if (pixels.inside(j * row.step + t))
+              sum[j] = multiply_add<V, T>(load_lanes<V>(pixels.at(r, j * row.step + t) + c),
+                                          weight, sum[j]);
         }
       }
     }
@@ -137,7 +135,7 @@ inline V without_first_lanes(const V& v, std::int64_t n) {
 
 /// Weight gradients of a block of outputs: dw[r, t] += sum over j of x[r, j step + t] dy[j].
 template <class T, class V, std::int64_t TAPS, std::int64_t STEP, std::int64_t BLOCK, class Pixels>
-void depthwise_weight_block(const DepthwiseRow<T>& row, const Pixels& pixel, const T* dy, T* dw) {
+void depthwise_weight_block(const DepthwiseRow<T>& row, const Pixels& pixels, const T* dy, T* dw) {
   const std::int64_t channels = row.channels;
   for (std::int64_t at = 0; at < channels; at += lanes<V, T>) {
     const std::int64_t c = std::min(at, channels - lanes<V, T>);
@@ -156,7 +154,8 @@ void depthwise_weight_block(const DepthwiseRow<T>& row, const Pixels& pixel, con
         for (std::int64_t t = 0; t < TAPS; ++t) sum[t] = load_lanes<V>(from + t * row.w_tap);
 #pragma GCC unroll 16
         for (std::int64_t q = 0; q < (BLOCK - 1) * STEP + TAPS; ++q) {
-          const V x = load_lanes<V>(pixel(r, q) + c);
+          if (!pixels.inside(q)) continue;
+          const V x = load_lanes<V>(pixels.at(r, q) + c);
 #pragma GCC unroll 16
           for (std::int64_t j = 0; j < BLOCK; ++j)
             if (q >= j * STEP && q < j * STEP + TAPS)
@@ -169,8 +168,9 @@ void depthwise_weight_block(const DepthwiseRow<T>& row, const Pixels& pixel, con
           V sum = load_lanes<V>(from + t * row.w_tap);
 #pragma GCC unroll 16
           for (std::int64_t j = 0; j < BLOCK; ++j)
-            sum =
-                multiply_add<V, T>(load_lanes<V>(pixel(r, j * row.step + t) + c), upstream[j], sum);
+            if (pixels.inside(j * row.step + t))
+              sum = multiply_add<V, T>(load_lanes<V>(pixels.at(r, j * row.step + t) + c),
+                                       upstream[j], sum);
           store_lanes(to + t * row.w_tap, sum);
         }
       }
@@ -178,38 +178,45 @@ void depthwise_weight_block(const DepthwiseRow<T>& row, const Pixels& pixel, con
   }
 }
 
-/// Calls f(pixels) with the cheaper way to the pixels of the block of outputs from j on.
+/// Calls f(pixels) for the block of outputs from j on.
 template <std::int64_t BLOCK, class T, class F>
 inline void with_block_pixels(const DepthwiseRow<T>& row, std::int64_t j, F&& f) {
   const std::int64_t first = j * row.step + row.offset;
-  const std::int64_t last = first + (BLOCK - 1) * row.step + row.taps - 1;
-  if (first >= 0 && last < row.in_width)
-    f(BlockPixels<T, true>{row, first});
+  const std::int64_t count = (BLOCK - 1) * row.step + row.taps;
+  const T* in = row.in + first * row.channels;
+  if (first >= 0 && first + count <= row.in_width)
+    f(BlockPixels<T, true>{in, row.channels, row.in_row, 0, count});
   else
-    f(BlockPixels<T, false>{row, first});
+    f(BlockPixels<T, false>{in, row.channels, row.in_row, -first, row.in_width - first});
 }
 
-/// Neighbouring outputs held in registers.
+/// Neighbouring outputs held in registers. Blocks of 7 divide the rows of networks for 224 x 224
+/// images.
 inline constexpr std::int64_t depthwise_block_size = 4;
+template <class T>
+inline constexpr std::int64_t depthwise_large_block = GemmTile<T>::many_registers ? 7 : 4;
 
 /// Row of `outputs` outputs, out_step elements apart.
 template <class T, class V, std::int64_t TAPS, std::int64_t STEP>
 void depthwise_forward_row(const DepthwiseRow<T>& row, std::int64_t outputs, T* out,
                            std::int64_t out_step) {
-  constexpr std::int64_t block = depthwise_block_size;
-  if (outputs >= block) {
-    for (std::int64_t j = 0; j < outputs; j += block) {
-      const std::int64_t begin = std::min(j, outputs - block);  // the last block may overlap
-      with_block_pixels<block>(row, begin, [&](const auto& pixels) {
-        depthwise_block<T, V, TAPS, STEP, block>(row, pixels, out + begin * out_step, out_step);
+  auto in_blocks = [&](auto size, auto taps, auto step) {
+    for (std::int64_t j = 0; j < outputs; j += size) {
+      const std::int64_t begin = std::min(j, outputs - size);  // the last block may overlap
+      with_block_pixels<size>(row, begin, [&](const auto& pixels) {
+        depthwise_block<T, V, taps, step, size>(row, pixels, out + begin * out_step, out_step);
       });
     }
-  } else {
-    for (std::int64_t j = 0; j < outputs; ++j)
-      with_block_pixels<1>(row, j, [&](const auto& pixels) {
-        depthwise_block<T, V, 0, 0, 1>(row, pixels, out + j * out_step, out_step);
-      });
-  }
+  };
+  using Taps = std::integral_constant<std::int64_t, TAPS>;
+  using Step = std::integral_constant<std::int64_t, STEP>;
+  using Any = std::integral_constant<std::int64_t, 0>;
+  if (TAPS > 0 && outputs % depthwise_large_block<T> == 0)
+    in_blocks(std::integral_constant<std::int64_t, depthwise_large_block<T>>{}, Taps{}, Step{});
+  else if (outputs >= depthwise_block_size)
+    in_blocks(std::integral_constant<std::int64_t, depthwise_block_size>{}, Taps{}, Step{});
+  else
+    in_blocks(std::integral_constant<std::int64_t, 1>{}, Any{}, Any{});
 }
 
 /// Adds a row of outputs to the weight gradients dw, which lie as the weights of `row` do.
@@ -262,18 +269,10 @@ inline std::int64_t depthwise_rows_per_chunk(std::int64_t rows, std::int64_t wor
   return std::clamp<std::int64_t>(enough, 1, std::max<std::int64_t>(rows, 1));
 }
 
-/// `channels` zeros.
-template <class T>
-Tensor<T> make_zeros(Context& ctx, std::int64_t channels) {
-  auto zeros = ctx.make<T>({channels}, "zeros");
-  if (!ctx.planning()) fill_zero(zeros.data, channels);
-  return zeros;
-}
-
 /// The row of x that output row i of image b sees.
 template <class T>
 DepthwiseRow<T> depthwise_row(const Conv2dExtents& e, std::int64_t b, std::int64_t i, const T* x,
-                              const T* w, const T* zeros) {
+                              const T* w) {
   const std::int64_t first = i * e.stride - e.padding;
   const InsideRows inside(first, e.kernel_h, e.height);
   return {.channels = e.channels,
@@ -286,8 +285,7 @@ DepthwiseRow<T> depthwise_row(const Conv2dExtents& e, std::int64_t b, std::int64
           .w_tap = e.channels,
           .taps = e.kernel_w,
           .step = e.stride,
-          .offset = -e.padding,
-          .zeros = zeros};
+          .offset = -e.padding};
 }
 
 /// y[b,i,j,c] = activation(scale[c] sum x w[p,q,0,c] + shift[c]).
@@ -295,7 +293,6 @@ template <class T>
 void depthwise_conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, const T* w,
                               const AffineEpilogue<T>& epilogue, T* y) {
   if (e.channels == 0) return;
-  const auto zeros = make_zeros<T>(ctx, e.channels);
   const std::int64_t row_size = e.out_width * e.channels, rows = e.batch * e.out_height;
   const std::int64_t chunk = depthwise_rows_per_chunk(rows, row_size * e.kernel_h * e.kernel_w);
   ctx.parallel_ranges(rows, chunk, [&](std::int64_t begin, std::int64_t end) {
@@ -304,9 +301,7 @@ void depthwise_conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, 
       for (std::int64_t r = begin; r < end; ++r) {
         T* out = y + r * row_size;
         depthwise_forward_row<T, V, taps(), step()>(
-            depthwise_row(e, r / e.out_height, r % e.out_height, x, w,
-                          static_cast<const T*>(zeros.data)),
-            e.out_width, out, e.channels);
+            depthwise_row(e, r / e.out_height, r % e.out_height, x, w), e.out_width, out, e.channels);
         if (epilogue.does_nothing()) continue;
         for (std::int64_t j = 0; j < e.out_width; ++j) {
           T* pixel = out + j * e.channels;
@@ -322,7 +317,6 @@ template <class T>
 void depthwise_conv2d_backward_input(Context& ctx, const Conv2dExtents& e, const T* dy, const T* w,
                                      T* dx) {
   if (e.channels == 0) return;
-  const auto zeros = make_zeros<T>(ctx, e.channels);
   const std::int64_t rows = e.batch * e.height, out_row = e.out_width * e.channels;
   const std::int64_t chunk = depthwise_rows_per_chunk(
       rows, e.width * e.channels * divide_up(e.kernel_h * e.kernel_w, e.stride * e.stride));
@@ -331,7 +325,6 @@ void depthwise_conv2d_backward_input(Context& ctx, const Conv2dExtents& e, const
     const PhaseTaps horizontal(phase, e.width, e.kernel_w, e.stride, e.padding);
     const std::int64_t first = i / e.stride + vertical.offset;
     const InsideRows inside(first, vertical.taps, e.out_height);
-    const T* zero = zeros.data;
     const DepthwiseRow<T> row{
         .channels = e.channels,
         .in = dy + (b * e.out_height + first + inside.begin) * out_row,
@@ -344,8 +337,7 @@ void depthwise_conv2d_backward_input(Context& ctx, const Conv2dExtents& e, const
         .w_tap = -e.stride * e.channels,
         .taps = horizontal.taps,
         .step = 1,
-        .offset = horizontal.offset,
-        .zeros = zero};
+        .offset = horizontal.offset};
     with_depthwise_sizes<T>(e.channels, horizontal.taps, 1, [&](auto v, auto taps, auto step) {
       using V = typename decltype(v)::type;
       depthwise_forward_row<T, V, taps(), step()>(
@@ -370,7 +362,6 @@ void depthwise_conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, cons
   const std::int64_t chunks = std::clamp<std::int64_t>(
       rows * row_size / (1 << 16), 1, std::min<std::int64_t>(32, std::max<std::int64_t>(rows, 1)));
   const std::int64_t length = divide_up(rows, chunks);
-  const auto zeros = make_zeros<T>(ctx, e.channels);
   auto partial = ctx.make<T>({chunks * size}, "partial weight gradients");
   ctx.parallel_for(chunks, [&](std::int64_t chunk) {
     T* sum = partial.data + chunk * size;
@@ -379,8 +370,7 @@ void depthwise_conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, cons
       using V = typename decltype(v)::type;
       for (std::int64_t r = chunk * length; r < std::min(rows, (chunk + 1) * length); ++r) {
         const auto row =
-            depthwise_row(e, r / e.out_height, r % e.out_height, x, static_cast<const T*>(sum),
-                          static_cast<const T*>(zeros.data));
+            depthwise_row(e, r / e.out_height, r % e.out_height, x, static_cast<const T*>(sum));
         depthwise_weight_row<T, V, taps(), step()>(row, e.out_width, dy + r * row_size,
                                                    sum + (row.w - sum));
       }

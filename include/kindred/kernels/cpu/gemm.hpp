@@ -66,12 +66,23 @@ template <std::int64_t N, class F>
   (std::make_integer_sequence<std::int64_t, N>{});
 }
 
+/// Copies n elements; short ends as two overlapping pieces, because most runs here are short.
 template <class T>
 inline void copy(const T* from, std::int64_t n, T* to) {
   constexpr std::int64_t width = vector_size<T>;
-  std::int64_t i = 0;
-  for (; i + width <= n; i += width) Vector<T>::load_unaligned(from + i).store_unaligned(to + i);
-  for (; i < n; ++i) to[i] = from[i];
+  for (; n >= width; n -= width, from += width, to += width)
+    Vector<T>::load_unaligned(from).store_unaligned(to);
+  if constexpr (width >= 16)
+    if (n >= 8) {
+      T piece[16];
+      std::memcpy(piece, from, 8 * sizeof(T));
+      std::memcpy(piece + 8, from + n - 8, 8 * sizeof(T));
+      std::memcpy(to, piece, 8 * sizeof(T));
+      std::memcpy(to + n - 8, piece + 8, 8 * sizeof(T));
+      return;
+    }
+  for (; n >= 4; n -= 4, from += 4, to += 4) std::memcpy(to, from, 4 * sizeof(T));
+  for (std::int64_t i = 0; i < n; ++i) to[i] = from[i];
 }
 template <class T>
 inline void fill_zero(T* to, std::int64_t n) {
