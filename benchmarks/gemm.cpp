@@ -2,10 +2,11 @@
 //   build/benchmarks/gemm --benchmark_enable_random_interleaving --benchmark_repetitions=5
 // Names are gemm/<who>/<m>x<n>x<k><op(a)><op(b)>/<threads>; read the medians of GFLOP/s.
 
+#include <kindred/kernels/cpu/gemm.hpp>
+
 #include <benchmark/benchmark.h>
 
 #include <Eigen/Core>
-#include <array>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,6 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-
-#include <kindred/kernels/cpu/gemm.hpp>
 
 namespace {
 
@@ -36,15 +35,15 @@ void set_threads(int threads) {
 }
 
 void report(benchmark::State& state, double flops_per_iteration) {
-  state.counters["GFLOP/s"] = benchmark::Counter(1e-9 * flops_per_iteration,
-                                                 benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(1e-9 * flops_per_iteration, benchmark::Counter::kIsIterationInvariantRate);
 }
 
 /// Independent fused multiply-adds in registers: the most that any kernel can reach.
 void fma_peak(benchmark::State& state, int threads) {
   using V = cpu::Vector<float>;
   constexpr int sums = cpu::GemmTile<float>::many_registers ? 24 : 12, rounds = 20000;
-  const cpu::Context ctx(threads);
+  cpu::Context ctx(threads);
   for (auto _ : state) {
     ctx.parallel_for(threads, [&](std::int64_t) {
       V sum[sums], factor(1.0000001f), term(1e-7f);
@@ -128,16 +127,16 @@ void register_all() {
   constexpr auto no = Transpose::no, yes = Transpose::yes;
   const Problem problems[] = {
       {1152, 1152, 1152},
-      {49, 512, 512},            // batch 1, 7 x 7
-      {196, 256, 256},           // batch 1, 14 x 14
-      {784, 128, 128},           // batch 1, 28 x 28
-      {1568, 512, 512},          // batch 32, 7 x 7
+      {49, 512, 512},    // batch 1, 7 x 7
+      {196, 256, 256},   // batch 1, 14 x 14
+      {784, 128, 128},   // batch 1, 28 x 28
+      {1568, 512, 512},  // batch 32, 7 x 7
       {1568, 1280, 1280},
-      {6272, 256, 256},          // batch 32, 14 x 14
+      {6272, 256, 256},  // batch 32, 14 x 14
       {6272, 640, 320},
-      {25088, 128, 128},         // batch 32, 28 x 28
-      {100352, 64, 64},          // batch 32, 56 x 56
-      {401408, 32, 16},          // batch 32, 112 x 112
+      {25088, 128, 128},          // batch 32, 28 x 28
+      {100352, 64, 64},           // batch 32, 56 x 56
+      {401408, 32, 16},           // batch 32, 112 x 112
       {6272, 256, 256, no, yes},  // their gradients
       {256, 256, 6272, yes, no},
       {1280, 1280, 1568, yes, no},
@@ -150,16 +149,15 @@ void register_all() {
     benchmark::RegisterBenchmark(name.c_str(), f)->UseRealTime()->MinTime(0.1);
   };
   for (int threads : {1, 2}) {
-    const std::string tail = "/" + std::to_string(threads);
+    const std::string tail = text("/", threads);
     add("gemm/fma_peak" + tail, [=](benchmark::State& s) { fma_peak(s, threads); });
     for (const Problem& p : problems) {
-      const std::string name = std::to_string(p.m) + "x" + std::to_string(p.n) + "x" +
-                               std::to_string(p.k) + (p.ta == yes ? "T" : "N") +
-                               (p.tb == yes ? "T" : "N") + tail;
-      add("gemm/kindred/" + name, [=](benchmark::State& s) { kindred_gemm(s, p, threads); });
-      add("gemm/eigen/" + name, [=](benchmark::State& s) { eigen_gemm(s, p, threads); });
+      const std::string name =
+          text(p.m, "x", p.n, "x", p.k, p.ta == yes ? "T" : "N", p.tb == yes ? "T" : "N", tail);
+      add(text("gemm/kindred/", name), [=](benchmark::State& s) { kindred_gemm(s, p, threads); });
+      add(text("gemm/eigen/", name), [=](benchmark::State& s) { eigen_gemm(s, p, threads); });
 #ifdef KINDRED_COMPARE_DNNL
-      add("gemm/dnnl/" + name, [=](benchmark::State& s) { dnnl_gemm(s, p, threads); });
+      add(text("gemm/dnnl/", name), [=](benchmark::State& s) { dnnl_gemm(s, p, threads); });
 #endif
     }
   }

@@ -100,7 +100,11 @@ void product(benchmark::State& state) {
 }
 
 BENCHMARK(product)->Arg(64)->Arg(512)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(margin_kept)->Arg(64)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK(margin_kept)
+    ->Name("MarginStep")
+    ->Args({64, dim, classes})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
 BENCHMARK(margin_recomputed)
     ->Arg(64)
     ->Arg(256)

@@ -1,6 +1,7 @@
 // One training step and one inference of the PP-ShiTu recognition model (PPLCNet, FC 1280 -> 512,
-// ArcMargin, CELoss, momentum) on 224 x 224 images, and the margin step alone is margin_softmax.cpp.
-// Names: TrainStep/x1_0/32, Inference/x2_5/1. compare_pytorch.py runs it beside PyTorch.
+// ArcMargin, CELoss, momentum) on 224 x 224 images, and the margin step alone is
+// margin_softmax.cpp. Names: TrainStep/x1_0/32, Inference/x2_5/1. compare_pytorch.py runs it beside
+// PyTorch.
 
 #include <cstdint>
 #include <string>
@@ -14,16 +15,17 @@ namespace kd = kindred;
 
 namespace {
 
-using Model = kd::RecModel<kd::backbone::PPLCNet, kd::neck::FC, kd::head::ArcMargin,
-                           kd::loss::CELoss>;
+using Model =
+    kd::RecModel<kd::backbone::PPLCNet, kd::neck::FC, kd::head::ArcMargin, kd::loss::CELoss>;
 
 constexpr std::int64_t side = 224, classes = 1000;
 
 Model make_model(double scale) {
-  return Model({.backbone = {.scale = scale},
-                .neck = {.embedding_size = 1280, .class_num = 512},
-                .head = {.embedding_size = 512, .class_num = classes, .margin = 0.2f, .scale = 30.f}},
-               kd::Seed{1});
+  return Model(
+      {.backbone = {.scale = scale},
+       .neck = {.embedding_size = 1280, .class_num = 512},
+       .head = {.embedding_size = 512, .class_num = classes, .margin = 0.2f, .scale = 30.f}},
+      kd::Seed{1});
 }
 
 std::vector<float> make_images(std::int64_t batch) {
@@ -47,9 +49,9 @@ void train_step(benchmark::State& state, double scale, std::int64_t batch) {
     session.zero_gradients();
     session.forward_backward({images.data(), {batch, side, side, 3}}, labels,
                              static_cast<std::uint64_t>(step));
-    momentum.update(session.context(), std::span<const kd::optim::Range>(ranges),
-                    kd::optim::Update<float>{model.trainable(), session.gradients(), moments, 1e-3,
-                                             ++step});
+    momentum.update(
+        session.context(), std::span<const kd::optim::Range>(ranges),
+        kd::optim::Update<float>{model.trainable(), session.gradients(), moments, 1e-3, ++step});
   };
   one();  // plans the memory
   for (auto _ : state) one();

@@ -27,7 +27,7 @@ struct Settings {
 /// Features that scatter around a centre per class, so that metrics are neither 0 nor 1.
 std::vector<float> synthetic_features(const Settings& s) {
   std::vector<float> features(static_cast<std::size_t>(s.images * s.columns));
-  const cpu::Context ctx(s.threads);
+  cpu::Context ctx(s.threads);
   ctx.parallel_for(s.images, [&](std::int64_t i) {
     const auto step = static_cast<std::uint64_t>(i);
     RandomSequence center({1, 0, step / static_cast<std::uint64_t>(s.per_class)});

@@ -78,7 +78,7 @@ int main() {
   kd::RandomSequence random({1, 0, 0});
   for (float& v : images) v = float(random.normal());
   auto session = model.train_session();
-  for (const auto& loss : session.forward_backward({images.data(), {8, 32, 32, 3}},
-                                                   std::vector<std::int64_t>{0, 0, 1, 1, 2, 2, 3, 3}, 0))
+  for (const auto& loss : session.forward_backward(
+           {images.data(), {8, 32, 32, 3}}, std::vector<std::int64_t>{0, 0, 1, 1, 2, 2, 3, 3}, 0))
     std::printf("%s %.4f\n", loss.name, loss.value);
 }

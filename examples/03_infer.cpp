@@ -12,8 +12,8 @@
 
 namespace kd = kindred;
 
-using Model = kd::RecModel<kd::backbone::PPLCNet, kd::neck::FC, kd::head::ArcMargin,
-                           kd::loss::CELoss>;
+using Model =
+    kd::RecModel<kd::backbone::PPLCNet, kd::neck::FC, kd::head::ArcMargin, kd::loss::CELoss>;
 constexpr std::int64_t side = 64, values = side * side * 3;
 
 /// The pixels of one raw image, normalised as in training: (x / 255 - 0.5) / 0.5.

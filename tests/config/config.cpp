@@ -96,7 +96,8 @@ void expect_same(A& from_yaml, B& composed) {
     CHECK(a[i].lr_multiplier == b[i].lr_multiplier);
   }
   CHECK(from_yaml.builds_logits() == composed.builds_logits());
-  CHECK(after_one_step(from_yaml) == after_one_step(composed));
+  const bool same_bits = after_one_step(from_yaml) == after_one_step(composed);
+  CHECK(same_bits);
 }
 
 }  // namespace
@@ -107,8 +108,8 @@ TEST_CASE("config: a margin head from YAML has the bits of the composed model") 
            loss::Combined<loss::CELoss, loss::TripletLossV2>>
       composed({.backbone = {.scale = 0.25, .dropout_prob = 0.1, .class_expand = 24},
                 .neck = {.embedding_size = 24, .class_num = 8},
-                .head = {.embedding_size = 8, .class_num = 5, .margin = 0.15f, .scale = 16.f},
-                .loss = {{.weight = 1.f}, {.weight = 0.5f, .margin = 0.25f}}},
+                .head = {.embedding_size = 8, .class_num = 5, .margin = 0.15, .scale = 16},
+                .loss = {{.weight = 1}, {.weight = 0.5, .margin = 0.25}}},
                Seed{9});
   expect_same(from_yaml, composed);
 }
@@ -130,8 +131,8 @@ Loss:
                              .lr_mult_list = {0.1, 0.2, 0.3, 0.4, 0.5, 1.0}},
                 .neck = {.num_features = 24, .bias_lr_mult = 0},
                 .head = {24, 5, false},
-                .loss = {{.epsilon = 0.1f},
-                         {.margin = 0.3f,
+                .loss = {{.epsilon = 0.1},
+                         {.margin = 0.3,
                           .normalize_feature = false,
                           .feature_from = loss::FeatureFrom::backbone}}},
                Seed{9});
@@ -158,8 +159,8 @@ TEST_CASE("config: a missing key, an unknown key and a misspelt name say where a
   CHECK(product_with({"Loss.Train.1.TripletLossV2.marginal=1"}) ==
         "Loss.Train.1.TripletLossV2.marginal: unknown key (did you mean margin?)");
   CHECK(product_with({"Arch.Heads={}"}) == "Arch.Heads: unknown key (did you mean Head?)");
-  CHECK(product_with({"Arch.BackboneStopLayer.name=avg_pool"}).starts_with(
-      "Arch.BackboneStopLayer: there is no avg_pool"));
+  CHECK(product_with({"Arch.BackboneStopLayer.name=avg_pool"})
+            .starts_with("Arch.BackboneStopLayer: there is no avg_pool"));
 }
 
 TEST_CASE("config: wrong types say what was expected") {
@@ -208,9 +209,9 @@ TEST_CASE("config: overrides reach into lists and refuse what is not there") {
 
 TEST_CASE("config: files that are no YAML, or missing") {
   CHECK_THAT(error_of("Arch: [1, 2\nLoss: }"), ContainsSubstring("config.yaml:2:"));
-  CHECK_THAT(error_of("- a\n- b\n"), ContainsSubstring("expected a mapping"));
+  CHECK_THAT(error_of("- a\n- b\n"), ContainsSubstring("the file: expected a mapping"));
   CHECK_THAT(error_of("just words"), ContainsSubstring("expected a mapping"));
-  CHECK_THAT(error_of("Arch: {? [a, b] : c}\n"), ContainsSubstring("Arch"));
+  CHECK(error_of("Arch: {? [a, b] : c}\n") == "Arch: a key is not a word");
   CHECK_THROWS_AS(config::Section::load("absent/config.yaml", {}), FileError);
   CHECK(error_of(product + "Arch: {}\n") == "Arch: the key is there twice");
 }

@@ -28,8 +28,8 @@ void random_program(Arena& arena, std::uint64_t seed, int length, Visit&& visit)
     if (!live.empty() && random.below(5) < 2) {
       live.erase(live.begin() + static_cast<std::ptrdiff_t>(random.below(live.size())));
     } else {
-      const auto size = static_cast<std::int64_t>(random.below(4) == 0 ? random.below(5000)
-                                                                       : random.below(100));
+      const auto size =
+          static_cast<std::int64_t>(random.below(4) == 0 ? random.below(5000) : random.below(100));
       live.emplace_back(arena, Shape{size}, "array");
     }
     visit(live);
@@ -194,7 +194,8 @@ TEST_CASE("Arena: memory outside of a pass, too large shapes and too much memory
     Tensor<float> huge(arena, {std::int64_t{1} << 60}, "huge");  // 4 EiB: planned, never there
   }
   const Plan plan = arena.end_recording();
-  CHECK_THROWS_WITH(arena.begin_replay(plan), ContainsSubstring("out of memory: 4611686018427387904"));
+  CHECK_THROWS_WITH(arena.begin_replay(plan),
+                    ContainsSubstring("out of memory: 4611686018427387904"));
   arena.begin_recording();
   { Tensor<float> small(arena, {4}, "small"); }
   const Plan modest = arena.end_recording();

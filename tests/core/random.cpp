@@ -50,8 +50,7 @@ Moments moments_of(int n, const std::function<double()>& draw) {
 
 TEST_CASE("philox: the known answers of Random123 for philox4x32-10") {
   const std::uint32_t ones = 0xFFFFFFFFu;
-  CHECK(philox_of({0, 0, 0, 0}, 0, 0) ==
-        Words{0x6627E8D5u, 0xE169C58Du, 0xBC57AC4Cu, 0x9B00DBD8u});
+  CHECK(philox_of({0, 0, 0, 0}, 0, 0) == Words{0x6627E8D5u, 0xE169C58Du, 0xBC57AC4Cu, 0x9B00DBD8u});
   CHECK(philox_of({ones, ones, ones, ones}, ones, ones) ==
         Words{0x408F276Du, 0x41C83B0Eu, 0xA20BC7C6u, 0x6D5451FDu});
   CHECK(philox_of({0x243F6A88u, 0x85A308D3u, 0x13198A2Eu, 0x03707344u}, 0xA4093822u, 0x299F31D0u) ==
@@ -78,8 +77,8 @@ TEST_CASE("RandomSequence: seed, stream and step each give another sequence") {
   for (std::uint64_t seed = 0; seed < 10; ++seed)
     for (std::uint64_t stream = 0; stream < 10; ++stream)
       for (std::uint64_t step = 0; step < 10; ++step)
-        first.insert(RandomSequence({seed, stream_of(std::string(1, static_cast<char>('a' + stream))),
-                                     step})());
+        first.insert(RandomSequence(
+            {seed, stream_of(std::string(1, static_cast<char>('a' + stream))), step})());
   CHECK(first.size() == 1000);
   static_assert(stream_of("") == 0xCBF29CE484222325ull);
   static_assert(stream_of("a") == 0xAF63DC4C8601EC8Cull);  // published FNV-1a vectors

@@ -69,7 +69,8 @@ TEST_CASE("ThreadPool: what the chunks wrote is seen after the loop") {
   ThreadPool pool(4);
   std::vector<std::int64_t> plain(512);
   for (std::int64_t round = 1; round <= 500; ++round) {
-    pool.run(512, [&](std::int64_t chunk, int) { plain[static_cast<std::size_t>(chunk)] += round; });
+    pool.run(512,
+             [&](std::int64_t chunk, int) { plain[static_cast<std::size_t>(chunk)] += round; });
     const std::int64_t sum = std::accumulate(plain.begin(), plain.end(), std::int64_t{0});
     REQUIRE(sum == 512 * round * (round + 1) / 2);
   }

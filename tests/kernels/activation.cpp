@@ -9,9 +9,9 @@ using namespace kindred::test;
 namespace {
 
 constexpr Activation all[] = {
-    Activation::identity,        Activation::relu,    Activation::relu6, Activation::hardswish,
-    Activation::hardsigmoid,     Activation::sigmoid, Activation::swish, Activation::tanh,
-    Activation::hardsigmoid_0_2,
+    Activation::identity,  Activation::relu,        Activation::relu6,
+    Activation::hardswish, Activation::hardsigmoid, Activation::sigmoid,
+    Activation::swish,     Activation::tanh,        Activation::hardsigmoid_0_2,
 };
 
 template <class T>
@@ -54,8 +54,7 @@ TEST_CASE("activation: the derivative is the derivative") {
   for (Activation activation : all) {
     for (double v : x) {
       const double h = 1e-6;
-      const double slope =
-          (activate(activation, v + h) - activate(activation, v - h)) / (2 * h);
+      const double slope = (activate(activation, v + h) - activate(activation, v - h)) / (2 * h);
       CHECK(activate_derivative(activation, v) == Approx(slope).margin(1e-8).epsilon(1e-7));
     }
   }

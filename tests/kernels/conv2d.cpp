@@ -115,17 +115,27 @@ TEST_CASE("conv2d: all directions against plain loops") {
 }
 
 TEST_CASE("conv2d: odd sizes, strides and kernels") {
-  check_both({square(3, 2, 1), {2, 33, 31, 3}, 17});       // a stem
+  check_both({square(3, 2, 1), {2, 33, 31, 3}, 17});  // a stem
   check_both({square(3, 1, 1), {1, 9, 10, 33}, 31});
-  check_both({square(3, 3, 1), {2, 11, 10, 18}, 7});       // stride 3
-  check_both({square(1, 3, 0), {2, 11, 10, 18}, 7});       // pixels that nobody sees
-  check_both({{1, 7, 1, 3, 1}, {2, 4, 9, 5}, 6});          // padding larger than the kernel
+  check_both({square(3, 3, 1), {2, 11, 10, 18}, 7});  // stride 3
+  check_both({square(1, 3, 0), {2, 11, 10, 18}, 7});  // pixels that nobody sees
+  check_both({{1, 7, 1, 3, 1}, {2, 4, 9, 5}, 6});     // padding larger than the kernel
   check_both({{5, 2, 2, 1, 3}, {2, 9, 6, 9}, 12});
-  check_both({square(3, 1, 1), {1, 1, 1, 20}, 20});        // one pixel
-  check_both({square(1, 1, 0), {2, 9, 7, 40}, 33});        // a matrix product
+  check_both({square(3, 1, 1), {1, 1, 1, 20}, 20});  // one pixel
+  check_both({square(1, 1, 0), {2, 9, 7, 40}, 33});  // a matrix product
   check_against_reference<float>({square(3, 1, 1), {2, 12, 12, 64}, 128}, 1e-5);  // several blocks
   check_against_reference<float>({square(3, 1, 1), {1, 4, 4, 160}, 192}, 1e-5);   // large dw
   check_against_reference<float>({square(3, 1, 1), {6, 34, 34, 3}, 16}, 1e-5);    // partial sums
+}
+
+TEST_CASE("conv2d: stems against plain loops") {
+  for (std::int64_t kernel : {3, 7})
+    for (std::int64_t stride : {1, 2})
+      for (std::int64_t out_channels : {5, 16, 24, 33, 40})
+        check_both({square(kernel, stride, kernel / 2), {2, 17, 31, 3}, out_channels});
+  check_both({square(3, 1, 3), {1, 5, 20, 3}, 16});
+  check_both({square(3, 2, 0), {3, 64, 64, 3}, 16});
+  check_both({square(9, 3, 4), {1, 20, 50, 1}, 16});
 }
 
 TEST_CASE("conv2d: depthwise against plain loops") {
@@ -171,12 +181,14 @@ TEST_CASE("conv2d: backward is the derivative of forward") {
 TEST_CASE("conv2d: the fused epilogue is scale, shift and activation") {
   const Case cases[] = {{square(1, 1, 0), {2, 9, 7, 20}, 37},
                         {square(3, 2, 1), {2, 9, 7, 3}, 16},
+                        {square(3, 2, 1), {2, 33, 31, 3}, 16},
                         {square(3, 1, 1, 2), {1, 5, 7, 8}, 6},
                         {square(3, 1, 1, 19), {1, 9, 9, 19}, 19}};
   for (const Case& c : cases)
     for (Activation activation : {Activation::identity, Activation::hardswish, Activation::sigmoid})
       for (bool scaled : {false, true}) {
-        const auto x = random_values<float>(c.x.size(), 1), w = random_values<float>(c.w().size(), 2);
+        const auto x = random_values<float>(c.x.size(), 1),
+                   w = random_values<float>(c.w().size(), 2);
         const auto scale = random_values<float>(c.out_channels, 3);
         const auto shift = random_values<float>(c.out_channels, 4);
         auto expected = poisoned<float>(c.y().size()), got = expected;
@@ -226,9 +238,10 @@ TEST_CASE("conv2d: impossible shapes are named") {
   cpu::Context ctx(1);
   std::vector<float> x(2 * 5 * 5 * 3), w(3 * 3 * 3 * 4), y(2 * 5 * 5 * 4), s(4), wrong(5);
   const Conv2dGeometry g = square(3, 1, 1);
-  CHECK_THROWS_WITH(kernels::conv2d_forward(ctx, g, view(x, {2, 5, 5, 3}), view(w, {3, 3, 3, 4}),
-                                            view(y, {2, 5, 4, 5})),
-                    ContainsSubstring("conv2d_forward: y: expected [2, 5, 5, 4], got [2, 5, 4, 5]"));
+  CHECK_THROWS_WITH(
+      kernels::conv2d_forward(ctx, g, view(x, {2, 5, 5, 3}), view(w, {3, 3, 3, 4}),
+                              view(y, {2, 5, 4, 5})),
+      ContainsSubstring("conv2d_forward: y: expected [2, 5, 5, 4], got [2, 5, 4, 5]"));
   CHECK_THROWS_WITH(
       kernels::conv2d_backward_weight(ctx, g, view(x, {2, 5, 5, 3}), view(y, {2, 5, 5, 4}),
                                       view(w, {3, 3, 4, 3})),

@@ -31,10 +31,9 @@ std::vector<T> reference(const Problem& p, const std::vector<T>& a, const std::v
     for (std::int64_t j = 0; j < p.n; ++j) {
       double sum = 0;
       for (std::int64_t q = 0; q < p.k; ++q)
-        sum += double(a[static_cast<std::size_t>(p.ta == Transpose::no ? i * p.k + q
-                                                                      : q * p.m + i)]) *
-               double(b[static_cast<std::size_t>(p.tb == Transpose::no ? q * p.n + j
-                                                                      : j * p.k + q)]);
+        sum +=
+            double(a[static_cast<std::size_t>(p.ta == Transpose::no ? i * p.k + q : q * p.m + i)]) *
+            double(b[static_cast<std::size_t>(p.tb == Transpose::no ? q * p.n + j : j * p.k + q)]);
       const auto at = static_cast<std::size_t>(i * p.n + j);
       c[at] = static_cast<T>(sum + (p.accumulate ? double(start[at]) : 0.0));
     }
@@ -85,11 +84,11 @@ TEST_CASE("gemm: exact on integers in every loop order") {
   for (Transpose ta : both)
     for (Transpose tb : both)
       for (bool accumulate : {false, true}) {
-        check_exact<float>({257, 31, 300, ta, tb, accumulate});    // tall
-        check_exact<float>({257, 523, 270, ta, tb, accumulate});   // tall, several blocks
-        check_exact<float>({33, 200, 520, ta, tb, accumulate});    // wide
-        check_exact<float>({5, 7, 5000, ta, tb, accumulate});      // deep
-        check_exact<float>({40, 65, 4097, ta, tb, accumulate});    // deep
+        check_exact<float>({257, 31, 300, ta, tb, accumulate});   // tall
+        check_exact<float>({257, 523, 270, ta, tb, accumulate});  // tall, several blocks
+        check_exact<float>({33, 200, 520, ta, tb, accumulate});   // wide
+        check_exact<float>({5, 7, 5000, ta, tb, accumulate});     // deep
+        check_exact<float>({40, 65, 4097, ta, tb, accumulate});   // deep
         check_exact<double>({257, 47, 300, ta, tb, accumulate});
         check_exact<double>({33, 129, 300, ta, tb, accumulate});
         check_exact<double>({40, 65, 4097, ta, tb, accumulate});

@@ -79,8 +79,8 @@ void expect_no_allocation(Model& model, const Optimizer& optimizer, int threads)
   const kd::View<const float> whole{images.data(), image_shape}, part{images.data(), small_shape};
   const std::span<const std::int64_t> all(labels), some = all.first(4);
   auto session = model.train_session({.threads = threads});
-  const auto ranges = kd::optim::ranges(model.parameters(), optimizer.weight_decay,
-                                        optimizer.no_decay);
+  const auto ranges =
+      kd::optim::ranges(model.parameters(), optimizer.weight_decay, optimizer.no_decay);
   std::vector<std::vector<float>> moments(Optimizer::moments,
                                           std::vector<float>(model.trainable().size()));
   const kd::lr::Cosine cosine{.base = 0.01};
@@ -129,7 +129,7 @@ TEST_CASE("a step of a margin head without logits allocates nothing") {
         model({.backbone = {.scale = 0.25},
                .neck = {.embedding_size = 1280, .class_num = 16},
                .head = {.embedding_size = 16, .class_num = classes},
-               .loss = {{.weight = 1.f}, {.weight = 1.f, .margin = 0.5f}}},
+               .loss = {{.weight = 1}, {.weight = 1, .margin = 0.5}}},
               kd::Seed{1});
     CHECK_FALSE(model.builds_logits());
     expect_no_allocation(model, kd::optim::Momentum{.weight_decay = 1e-4, .use_nesterov = true},
@@ -142,9 +142,9 @@ TEST_CASE("a step of a type-erased composition with logits allocates nothing") {
   using Head = kd::any::Head<kd::cpu::Context, float>;
   using Losses = kd::any::Losses<kd::cpu::Context, float>;
   Losses::Config losses;
-  Losses::add<kd::loss::CELoss>(losses, {.weight = 1.f, .epsilon = 0.1f});
+  Losses::add<kd::loss::CELoss>(losses, {.weight = 1, .epsilon = 0.1});
   Losses::add<kd::loss::TripletLossV2>(
-      losses, {.weight = 1.f, .margin = 0.3f, .feature_from = kd::loss::FeatureFrom::backbone});
+      losses, {.weight = 1, .margin = 0.3, .feature_from = kd::loss::FeatureFrom::backbone});
   for (int threads : {1, 2}) {
     kd::RecModel<Layer, Layer, Head, Losses> model(
         {Layer::component<kd::backbone::PPLCNet>({.scale = 0.25, .class_expand = 32}),

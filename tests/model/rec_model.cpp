@@ -15,8 +15,9 @@ using namespace kindred::test;
 namespace {
 
 template <class T>
-using Model = kd::RecModel<kd::backbone::PPLCNet, kd::neck::FC, kd::head::ArcMargin,
-                           kd::loss::Combined<kd::loss::CELoss, kd::loss::TripletLossV2>, kd::Cpu, T>;
+using Model =
+    kd::RecModel<kd::backbone::PPLCNet, kd::neck::FC, kd::head::ArcMargin,
+                 kd::loss::Combined<kd::loss::CELoss, kd::loss::TripletLossV2>, kd::Cpu, T>;
 
 template <class T>
 Model<T> small_model(double dropout = 0) {
@@ -177,7 +178,8 @@ TEST_CASE("RecModel: bad batches are refused and nothing is changed") {
   const auto images = images_of<float>({2, 32, 32, 3});
   const auto x = view(images, {2, 32, 32, 3});
   using L = std::vector<std::int64_t>;
-  CHECK_THROWS_WITH(session.forward_backward(x, L{0}, 1), ContainsSubstring("2 images, but 1 labels"));
+  CHECK_THROWS_WITH(session.forward_backward(x, L{0}, 1),
+                    ContainsSubstring("2 images, but 1 labels"));
   CHECK_THROWS_WITH(session.forward_backward(x, L{0, 5}, 1),
                     ContainsSubstring("label 5 of image 1 in the batch is not in [0, 5)"));
   CHECK_THROWS_WITH(session.forward_backward(x, L{0, -1}, 1), ContainsSubstring("label -1"));

@@ -93,9 +93,9 @@ TEST_CASE("checkpoint: of another run") {
   const Moments moments(1, std::vector<float>(saved.model.trainable().size(), 1.f));
   SECTION("another model") {
     SmallModel other(small_config(16), Seed{4});
-    CHECK_THAT(refusal(saved.path(), other,
-                       Moments(1, std::vector<float>(other.trainable().size(), 1.f))),
-               ContainsSubstring("latest.safetensors"));
+    CHECK_THAT(
+        refusal(saved.path(), other, Moments(1, std::vector<float>(other.trainable().size(), 1.f))),
+        ContainsSubstring("latest.safetensors"));
   }
   SECTION("another optimizer") {
     SmallModel other(small_config(), Seed{4});
@@ -132,8 +132,8 @@ TEST_CASE("checkpoint: damaged or hostile") {
              ContainsSubstring("\"best_metric\" in its metadata is"));
   CHECK_THAT(refused(with_header(bytes, "\"log_losses\":\"", "\"log_losses\":\"7 ")),
              ContainsSubstring("\"log_losses\" in its metadata is"));
-  for (std::size_t length : {std::size_t{0}, std::size_t{5}, std::size_t{200}, bytes.size() / 2,
-                             bytes.size() - 1})
+  for (std::size_t length :
+       {std::size_t{0}, std::size_t{5}, std::size_t{200}, bytes.size() / 2, bytes.size() - 1})
     CHECK_THAT(refused(bytes.substr(0, length)), ContainsSubstring("damaged.safetensors"));
   std::string terabytes = bytes;
   const std::uint64_t claim = std::uint64_t{5} << 40;

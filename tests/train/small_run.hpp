@@ -24,8 +24,8 @@ inline constexpr std::int64_t classes = 3, side = 32, batch_size = 6;
 inline SmallModel::Config small_config(std::int64_t features = 8) {
   return {.backbone = {.scale = 0.25, .dropout_prob = 0.2, .class_expand = 24},
           .neck = {.embedding_size = 24, .class_num = features},
-          .head = {.embedding_size = features, .class_num = classes, .scale = 8.f},
-          .loss = {{.weight = 1.f}, {.weight = 0.5f, .margin = 0.3f}}};
+          .head = {.embedding_size = features, .class_num = classes, .scale = 8},
+          .loss = {{.weight = 1}, {.weight = 0.5, .margin = 0.3}}};
 }
 
 /// Batches that are functions of (epoch, number): noise around an image of each class.
@@ -91,8 +91,7 @@ class MemoryLoader {
 inline std::vector<train::Metric> fingerprint(const SmallModel& model) {
   auto session = model.session({.threads = 1});
   std::vector<float> images(2 * side * side * 3);
-  for (std::size_t i = 0; i < images.size(); ++i)
-    images[i] = static_cast<float>(i % 97) / 97.f;
+  for (std::size_t i = 0; i < images.size(); ++i) images[i] = static_cast<float>(i % 97) / 97.f;
   double sum = 0;
   for (float f : session.features({images.data(), {2, side, side, 3}})) sum += f;
   return {{"recall1", sum}, {"map", sum / 2}};
@@ -111,7 +110,8 @@ inline std::string journal_of(const std::filesystem::path& output) {
   return lines;
 }
 
-/// All that a run leaves: parameters, statistics, moments, position and best metric are in `latest`.
+/// All that a run leaves: parameters, statistics, moments, position and best metric are in
+/// `latest`.
 struct Remains {
   std::string latest, best, journal;
   explicit Remains(const std::filesystem::path& output)

@@ -20,6 +20,9 @@ const optim::Momentum momentum{.momentum = 0.9, .weight_decay = 1e-4};
 const optim::AdamW adamw{.weight_decay = 0.01};
 const lr::Cosine cosine{.base = 0.05, .warmup_epochs = 1};
 
+/// The same rate at every step.
+lr::Cosine constant(double rate) { return {.base = rate, .eta_min = rate}; }
+
 struct Interruption : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -44,7 +47,7 @@ FitOptions<SmallModel> options_for(const TemporaryFolder& folder) {
 /// A fresh process, as it were: new model, new trainer, the output folder of the last one.
 template <class Optimizer>
 FitResult run_training(const FitOptions<SmallModel>& options, const Optimizer& optimizer,
-                MemoryLoader::Hook hook = {}, int threads = 1) {
+                       MemoryLoader::Hook hook = {}, int threads = 1) {
   SmallModel model(small_config(), Seed{4});
   MemoryLoader loader(batches, std::move(hook));
   return Trainer(model, optimizer, cosine, {.threads = threads}).fit(loader, options);
@@ -104,7 +107,8 @@ TEST_CASE("Trainer: a run interrupted again and again ends with the same bits") 
 TEST_CASE("Trainer: a run that dies between an evaluation and its checkpoint repeats it") {
   auto with_step_saves = [](const TemporaryFolder& folder) {
     auto options = options_for(folder);
-    options.save_every_steps = batches;  // the last step of an epoch is saved before it is evaluated
+    options.save_every_steps =
+        batches;  // the last step of an epoch is saved before it is evaluated
     return options;
   };
   TemporaryFolder whole, broken;
@@ -178,7 +182,7 @@ TEST_CASE("Trainer: update_freq averages gradients and leaves out what fills no 
   options.update_freq = 2;
   SmallModel model(small_config(), Seed{4});
   MemoryLoader loader(batches);
-  const lr::Constant rate{0.05};
+  const lr::Cosine rate = constant(0.05);
   CHECK(Trainer(model, momentum, rate, {.threads = 1}).fit(loader, options).steps == 2);
 
   SmallModel by_hand(small_config(), Seed{4});
@@ -197,15 +201,16 @@ TEST_CASE("Trainer: update_freq averages gradients and leaves out what fills no 
                                          static_cast<std::int64_t>(i / 2 + 1)});
     session.zero_gradients();
   }
-  CHECK(std::equal(model.trainable().begin(), model.trainable().end(),
-                   by_hand.trainable().begin()));
+  CHECK(
+      std::equal(model.trainable().begin(), model.trainable().end(), by_hand.trainable().begin()));
 }
 
 TEST_CASE("Trainer: resuming with update_freq or epochs of another length is refused") {
   TemporaryFolder folder;
   auto options = options_for(folder);
   options.save_every_steps = 3;
-  CHECK_THROWS_AS(run_training(options, momentum, interrupt_after(4)), Interruption);  // saved after 3
+  CHECK_THROWS_AS(run_training(options, momentum, interrupt_after(4)),
+                  Interruption);  // saved after 3
   options.update_freq = 2;
   CHECK_THAT(message_of<ConfigError>([&] { run_training(options, momentum); }),
              ContainsSubstring("saved after 3 batches of an epoch, now an epoch has 4 and "
@@ -267,7 +272,7 @@ TEST_CASE("Trainer: what is not finite stops the run with its name and spares th
       saved = read_bytes(folder / "latest.safetensors");
       if (spoil) spoil(batch, images, labels);
     });
-    const auto schedule = lr::Constant{rate};
+    const auto schedule = constant(rate);
     return message_of<NumericError>(
         [&] { Trainer(model, momentum, schedule, {.threads = 1}).fit(loader, options); });
   };
@@ -281,9 +286,10 @@ TEST_CASE("Trainer: what is not finite stops the run with its name and spares th
   };
 
   SECTION("an image") {
-    CHECK_THAT(run([](const auto&, auto& images, auto&) { images[4 * side * side * 3 + 17] = NAN; }),
-               ContainsSubstring("step 3: image 4 of the batch has values that are not finite "
-                                 "(image 2/4 in memory)"));
+    CHECK_THAT(
+        run([](const auto&, auto& images, auto&) { images[4 * side * side * 3 + 17] = NAN; }),
+        ContainsSubstring("step 3: image 4 of the batch has values that are not finite "
+                          "(image 2/4 in memory)"));
     intact_and_loadable();
   }
   SECTION("a weight") {
@@ -326,14 +332,15 @@ TEST_CASE("Trainer: labels too large and batches of one are one clear error") {
   TemporaryFolder folder;
   CHECK_THAT(message_of<DataError>([&] {
                run_training(options_for(folder), momentum,
-                     [](const auto&, auto&, auto& labels) { labels[3] = classes; });
+                            [](const auto&, auto&, auto& labels) { labels[3] = classes; });
              }),
              ContainsSubstring("label 3 of image 3 in the batch is not in [0, 3)"));
   CHECK_THAT(message_of<DataError>([&] {
-               run_training(options_for(folder), momentum, [](const auto&, auto& images, auto& labels) {
-                 labels.resize(1);
-                 images.resize(side * side * 3);
-               });
+               run_training(options_for(folder), momentum,
+                            [](const auto&, auto& images, auto& labels) {
+                              labels.resize(1);
+                              images.resize(side * side * 3);
+                            });
              }),
              ContainsSubstring("a training batch needs at least 2 images"));
 }

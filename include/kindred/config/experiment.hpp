@@ -121,8 +121,13 @@ class Experiment {
       optimizer_ = detail::optimizer(s);
     }
     if (root_.has("Metric")) read_metric(root_.section("Metric"));
-    root_.accept("DataLoader");
-    root_.accept("AMP");
+    if (root_.has("DataLoader")) {
+      const Section s = root_.section("DataLoader");
+      for (const char* key : {"Train", "Eval"}) s.accept(key);  // read when they are used
+      s.finish();
+    }
+    if (root_.has("AMP")) refuse_mixed_precision(root_.section("AMP"));
+    root_.accept("Infer");  // of PaddleClas' programs for single images
     root_.finish();
   }
 
@@ -266,7 +271,7 @@ class Experiment {
     evaluates_ = s.get("eval_during_train", true);
     seed_ = Seed{s.get<std::uint64_t>("seed", 42)};
     const auto shape = s.get<std::vector<int>>("image_shape", {3, 224, 224});
-    if (shape.size() != 3 || shape[0] != 3)
+    if (shape.size() != 3 || shape[0] != 3 || shape[1] < 1 || shape[2] < 1)
       throw ConfigError("Global.image_shape: expected [3, height, width]");
     image_.height = shape[1];
     image_.width = shape[2];
@@ -277,6 +282,17 @@ class Experiment {
                                     std::pair("retrieval_feature_from", "features")})
       if (s.has(key) && s.get<std::string>(key) != only)
         throw ConfigError(text("Global.", key, ": only \"", only, "\" is there"));
+    for (const char* key : {"use_dali", "to_static"})
+      if (s.get(key, false)) throw ConfigError(text("Global.", key, ": only False is there"));
+    s.finish();
+  }
+  /// In PaddleClas the section alone turns mixed precision on.
+  static void refuse_mixed_precision(const Section& s) {
+    for (const char* key :
+         {"scale_loss", "use_dynamic_loss_scaling", "level", "use_promote", "use_fp16_test"})
+      s.accept(key);
+    if (s.get("use_amp", true))
+      throw ConfigError("AMP: there is no mixed precision; set AMP.use_amp to False");
     s.finish();
   }
   void read_metric(const Section& s) {

@@ -127,9 +127,9 @@ inline loss::FeatureFrom feature_from(const Section& s) {
 inline AnyLosses::Config losses(const Section& s) {
   AnyLosses::Config config;
   s.for_each("Train", [&](const std::string& name, const Section& l) {
-    const auto weight = l.get<float>("weight", 1.f);
+    const auto weight = l.get<double>("weight", 1.);
     if (name == "CELoss") {
-      AnyLosses::add<loss::CELoss>(config, {weight, l.get<float>("epsilon", 0.f)});
+      AnyLosses::add<loss::CELoss>(config, {weight, l.get<double>("epsilon", 0.)});
     } else if (name == "TripletLossV2") {
       loss::TripletLossV2::Config c{.weight = weight};
       c.margin = l.get("margin", c.margin);

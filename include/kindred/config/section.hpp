@@ -55,7 +55,16 @@ class Section {
  public:
   Section(const YAML::Node& node, std::string path) : node_(node), path_(std::move(path)) {
     if (node_.IsDefined() && !node_.IsNull() && !node_.IsMap())
-      throw ConfigError(text(path_, ": expected a mapping of keys to values"));
+      throw ConfigError(
+          text(path_.empty() ? "the file" : path_, ": expected a mapping of keys to values"));
+    if (!node_.IsMap()) return;
+    std::set<std::string> seen;
+    for (const auto& entry : node_) {
+      if (!entry.first.IsScalar())
+        throw ConfigError(text(path_.empty() ? "the file" : path_, ": a key is not a word"));
+      if (!seen.insert(entry.first.Scalar()).second)
+        throw ConfigError(text(where(entry.first.Scalar()), ": the key is there twice"));
+    }
   }
 
   /// Reads `file`; each override is "a.b.0.c=value", as PaddleClas' -o. Keys on the way must exist,
@@ -111,7 +120,7 @@ class Section {
       throw ConfigError(text(where(key), ": expected a list of \"- Name: {settings}\""));
     for (std::size_t i = 0; i < list.size(); ++i) {
       const std::string at = text(where(key), '.', i);
-      if (!list[i].IsMap() || list[i].size() != 1)
+      if (!list[i].IsMap() || list[i].size() != 1 || !list[i].begin()->first.IsScalar())
         throw ConfigError(text(at, ": expected one \"Name: {settings}\""));
       const auto name = list[i].begin()->first.as<std::string>();
       const Section settings(list[i].begin()->second, at + "." + name);
@@ -125,7 +134,7 @@ class Section {
   void finish() const {
     if (!node_.IsMap()) return;
     for (const auto& entry : node_) {
-      const auto key = entry.first.as<std::string>();
+      const std::string& key = entry.first.Scalar();
       if (!known_->contains(key))
         throw ConfigError(text(where(key), ": unknown key", detail::suggestion(key, *known_)));
     }
@@ -166,6 +175,14 @@ class Section {
       return "a list of the right kind";
   }
 
+  static YAML::Node value_of(const std::string& assignment, std::size_t begin) {
+    try {
+      return YAML::Load(assignment.substr(begin));
+    } catch (const YAML::Exception& e) {
+      throw ConfigError(text("-o ", assignment, ": ", e.msg));
+    }
+  }
+
   static void override_value(YAML::Node root, const std::string& assignment) {
     const auto equals = assignment.find('=');
     if (equals == std::string::npos || equals == 0)
@@ -185,7 +202,7 @@ class Section {
         throw ConfigError(text("-o ", assignment, ": nothing can stand below \"",
                                keys.substr(0, begin == 0 ? 0 : begin - 1), "\""));
       if (dot == std::string::npos) {
-        const YAML::Node value = YAML::Load(assignment.substr(equals + 1));
+        const YAML::Node value = value_of(assignment, equals + 1);
         if (index)
           node[std::stoul(key)] = value;
         else

@@ -75,7 +75,7 @@ class ArcMargin {
  private:
   template <class T>
   auto policy() const {
-    return ArcMarginPolicy<T>(T(config_.margin), T(config_.scale), config_.easy_margin);
+    return ArcMarginPolicy<T>(config_.margin, config_.scale, config_.easy_margin);
   }
 
   Config config_;

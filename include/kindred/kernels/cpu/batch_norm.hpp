@@ -140,13 +140,13 @@ void batch_norm_forward(Context& ctx, std::int64_t rows, std::int64_t channels, 
   constexpr std::int64_t channels_at_once = 64;
   ctx.parallel_ranges(channels, channels_at_once, [=](std::int64_t c, std::int64_t end) {
     for (; c < end; ++c) {
-      const MeanAndVariance batch = batch_norm_merge(wide, sums, c);
-      mean[c] = static_cast<T>(batch.mean);
-      inv_std[c] = static_cast<T>(1 / std::sqrt(batch.variance + eps));
+      const MeanAndVariance merged = batch_norm_merge(wide, sums, c);
+      mean[c] = static_cast<T>(merged.mean);
+      inv_std[c] = static_cast<T>(1 / std::sqrt(merged.variance + eps));
       if (running_mean == nullptr) continue;
       const T fresh = T(1) - momentum;
       running_mean[c] = momentum * running_mean[c] + fresh * mean[c];
-      running_var[c] = momentum * running_var[c] + fresh * static_cast<T>(batch.variance);
+      running_var[c] = momentum * running_var[c] + fresh * static_cast<T>(merged.variance);
     }
   });
   if (ctx.planning()) return;

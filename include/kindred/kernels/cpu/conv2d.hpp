@@ -7,6 +7,7 @@
 #include <kindred/kernels/conv2d_geometry.hpp>
 #include <kindred/kernels/cpu/depthwise_conv2d.hpp>
 #include <kindred/kernels/cpu/gemm.hpp>
+#include <kindred/kernels/cpu/stem_conv2d.hpp>
 
 namespace kindred::cpu {
 
@@ -157,6 +158,10 @@ void conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, const T* w
     depthwise_conv2d_forward(ctx, e, x, w, AffineEpilogue<T>{scale, shift, activation}, y);
     return;
   }
+  if (has_stem_forward(e, GemmTile<T>::rows)) {
+    stem_conv2d_forward(ctx, e, x, w, AffineEpilogue<T>{scale, shift, activation}, y);
+    return;
+  }
   const std::int64_t m = e.batch * e.out_height * e.out_width;
   const std::int64_t n = e.group_out_channels();
   const std::int64_t k = e.kernel_h * e.kernel_w * e.group_channels();
@@ -300,6 +305,10 @@ template <class T>
 void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const T* x, const T* dy, T* dw) {
   if (e.depthwise()) {
     depthwise_conv2d_backward_weight(ctx, e, x, dy, dw);
+    return;
+  }
+  if (has_stem_backward_weight(e)) {
+    stem_conv2d_backward_weight(ctx, e, x, dy, dw);
     return;
   }
   if (e.channels == 0 || e.out_channels == 0) return;

@@ -110,8 +110,8 @@ void depthwise_block(const DepthwiseRow<T>& row, const Pixels& pixels, T* out,
 #pragma GCC unroll 16
           for (std::int64_t j = 0; j < BLOCK; ++j)
             if (pixels.inside(j * row.step + t))
-              sum[j] = multiply_add<V, T>(load_lanes<V>(pixels.at(r, j * row.step + t) + c),
-                                          weight, sum[j]);
+              sum[j] = multiply_add<V, T>(load_lanes<V>(pixels.at(r, j * row.step + t) + c), weight,
+                                          sum[j]);
         }
       }
     }
@@ -301,7 +301,8 @@ void depthwise_conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, 
       for (std::int64_t r = begin; r < end; ++r) {
         T* out = y + r * row_size;
         depthwise_forward_row<T, V, taps(), step()>(
-            depthwise_row(e, r / e.out_height, r % e.out_height, x, w), e.out_width, out, e.channels);
+            depthwise_row(e, r / e.out_height, r % e.out_height, x, w), e.out_width, out,
+            e.channels);
         if (epilogue.does_nothing()) continue;
         for (std::int64_t j = 0; j < e.out_width; ++j) {
           T* pixel = out + j * e.channels;

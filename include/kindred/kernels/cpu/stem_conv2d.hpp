@@ -1,0 +1,211 @@
+#pragma once
+// Convolutions of images with very few channels, as the first layer of a network has. Gathering
+// patches would cost more than multiplying them; here the elements that a row of the kernel meets
+// lie one after the other, and neighbouring outputs see them at a constant distance, so the tiles
+// read them where they are, from rows copied once with their zero padding.
+
+#include <algorithm>
+#include <cstdint>
+
+#include <kindred/kernels/conv2d_geometry.hpp>
+#include <kindred/kernels/cpu/gemm.hpp>
+
+namespace kindred::cpu {
+
+/// Elements between the patches of neighbouring outputs, and elements of one row of a patch. The
+/// kernels here exist for RGB at strides 1 and 2 and for kernels of 3 and 7.
+inline std::int64_t stem_step(const Conv2dExtents& e) { return e.stride * e.channels; }
+inline std::int64_t stem_run(const Conv2dExtents& e) { return e.kernel_w * e.channels; }
+inline bool has_stem_forward(const Conv2dExtents& e, std::int64_t tile_rows) {
+  return e.groups == 1 && e.channels <= 4 && (stem_step(e) == 3 || stem_step(e) == 6) &&
+         e.out_width >= tile_rows;
+}
+inline bool has_stem_backward_weight(const Conv2dExtents& e) {
+  return e.groups == 1 && e.channels <= 4 && (stem_run(e) == 9 || stem_run(e) == 21);
+}
+
+/// The rows of x that one row of outputs sees, with zeros where they leave the image.
+template <class T>
+struct StemRows {
+  const Conv2dExtents& e;
+  std::int64_t length() const {
+    return round_up(((e.out_width - 1) * e.stride + e.kernel_w) * e.channels, vector_size<T>);
+  }
+  std::int64_t size() const { return e.kernel_h * length(); }
+
+  /// Copies the rows for output row i of image b.
+  void load(const T* x, std::int64_t b, std::int64_t i, T* rows) const {
+    const std::int64_t left = e.padding * e.channels, width = e.width * e.channels;
+    for (std::int64_t p = 0; p < e.kernel_h; ++p, rows += length()) {
+      const std::int64_t h = i * e.stride - e.padding + p;
+      if (h < 0 || h >= e.height) {
+        fill_zero(rows, length());
+        continue;
+      }
+      const std::int64_t from = std::min(left, length());
+      const std::int64_t to = std::min(left + width, length());
+      fill_zero(rows, from);
+      copy(x + (b * e.height + h) * width, to - from, rows + from);
+      fill_zero(rows + to, length() - to);
+    }
+  }
+};
+
+/// H neighbouring outputs of V vectors of channels: out[i, o] = sum over p, q of
+/// rows[p, i STEP + q] w[p, q, o]; w is a packed sliver.
+template <class T, std::int64_t H, std::int64_t V, std::int64_t STEP>
+void stem_tile(std::int64_t kernel_h, std::int64_t run, const T* rows, std::int64_t row_length,
+               const T* w, T* out, std::int64_t out_step) {
+  constexpr std::int64_t width = vector_size<T>;
+  Vector<T> sum[H][V];
+#pragma GCC unroll 16
+  for (std::int64_t i = 0; i < H; ++i) {
+#pragma GCC unroll 16
+    for (std::int64_t v = 0; v < V; ++v) sum[i][v] = Vector<T>(T(0));
+  }
+  for (std::int64_t p = 0; p < kernel_h; ++p, rows += row_length) {
+    for (std::int64_t q = 0; q < run; ++q, w += V * width) {
+      Vector<T> right[V];
+#pragma GCC unroll 16
+      for (std::int64_t v = 0; v < V; ++v) right[v] = Vector<T>::load_aligned(w + v * width);
+#pragma GCC unroll 16
+      for (std::int64_t i = 0; i < H; ++i) {
+        const Vector<T> left(rows[i * STEP + q]);
+#pragma GCC unroll 16
+        for (std::int64_t v = 0; v < V; ++v) sum[i][v] = xsimd::fma(left, right[v], sum[i][v]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (std::int64_t i = 0; i < H; ++i) {
+#pragma GCC unroll 16
+    for (std::int64_t v = 0; v < V; ++v) sum[i][v].store_unaligned(out + i * out_step + v * width);
+  }
+}
+
+/// One row of outputs [out_width, O] from the copied rows and the packed weights.
+template <class T, std::int64_t STEP>
+void stem_forward_row(const Conv2dExtents& e, const T* rows, std::int64_t row_length,
+                      const T* packed, T* out) {
+  using Tile = GemmTile<T>;
+  constexpr std::int64_t H = Tile::rows;
+  const std::int64_t run = stem_run(e), depth = e.kernel_h * run, n = e.out_channels;
+  for (std::int64_t begin = 0; begin < e.out_width; begin += H) {
+    const std::int64_t j = std::min(begin, e.out_width - H);  // the last tile may overlap
+    for (std::int64_t o = 0; o < n; o += Tile::columns) {
+      const std::int64_t used = std::min(Tile::columns, n - o);
+      const T* sliver = packed + o * depth;
+      auto compute = [&](T* to, std::int64_t to_step) {
+        if (used > Tile::width)
+          stem_tile<T, H, 2, STEP>(e.kernel_h, run, rows + j * STEP, row_length, sliver, to,
+                                   to_step);
+        else
+          stem_tile<T, H, 1, STEP>(e.kernel_h, run, rows + j * STEP, row_length, sliver, to,
+                                   to_step);
+      };
+      if (used % Tile::width == 0) {
+        compute(out + j * n + o, n);
+      } else {
+        alignas(64) T tile[H * Tile::columns];
+        compute(tile, Tile::columns);
+        for (std::int64_t i = 0; i < H; ++i)
+          copy(tile + i * Tile::columns, used, out + (j + i) * n + o);
+      }
+    }
+  }
+}
+
+/// Rows of outputs in one chunk of work.
+inline constexpr std::int64_t stem_rows_per_chunk = 8;
+
+/// y = activation(scale conv(x, w) + shift), for has_stem_forward(e).
+template <class T>
+void stem_conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, const T* w,
+                         const AffineEpilogue<T>& epilogue, T* y) {
+  const StemRows<T> source{e};
+  const std::int64_t depth = e.kernel_h * stem_run(e), n = e.out_channels;
+  auto packed = ctx.make<T>({depth * round_up(n, GemmTile<T>::columns)}, "packed weights");
+  auto rows_of = ctx.make<T>({ctx.threads() * source.size()}, "rows of images");
+  ctx.parallel_for(1, [&](std::int64_t) { pack_rows_of_b(w, n, depth, n, packed.data); });
+  const std::int64_t rows = e.batch * e.out_height;
+  ctx.parallel_for(divide_up(rows, stem_rows_per_chunk), [&](std::int64_t chunk, int thread) {
+    T* padded = rows_of.data + thread * source.size();
+    const std::int64_t begin = chunk * stem_rows_per_chunk;
+    for (std::int64_t r = begin; r < std::min(rows, begin + stem_rows_per_chunk); ++r) {
+      T* out = y + r * e.out_width * n;
+      source.load(x, r / e.out_height, r % e.out_height, padded);
+      if (stem_step(e) == 3)
+        stem_forward_row<T, 3>(e, padded, source.length(), packed.data, out);
+      else
+        stem_forward_row<T, 6>(e, padded, source.length(), packed.data, out);
+      if (epilogue.does_nothing()) continue;
+      for (std::int64_t j = 0; j < e.out_width; ++j) {
+        T* pixel = out + j * n;
+        epilogue(&pixel, 1, 0, 0, n);
+      }
+    }
+  });
+}
+
+/// dw[q, o] += sum over j of row[j step + q] dy[j, o] for one row of a patch (RUN elements) and one
+/// vector of channels.
+template <class T, std::int64_t RUN>
+void stem_weight_row(std::int64_t outputs, const T* row, std::int64_t step, const T* dy,
+                     std::int64_t n, T* dw) {
+  Vector<T> sum[RUN];
+#pragma GCC unroll 32
+  for (std::int64_t q = 0; q < RUN; ++q) sum[q] = Vector<T>::load_unaligned(dw + q * n);
+  for (std::int64_t j = 0; j < outputs; ++j, row += step, dy += n) {
+    const auto upstream = Vector<T>::load_unaligned(dy);
+#pragma GCC unroll 32
+    for (std::int64_t q = 0; q < RUN; ++q) sum[q] = xsimd::fma(Vector<T>(row[q]), upstream, sum[q]);
+  }
+#pragma GCC unroll 32
+  for (std::int64_t q = 0; q < RUN; ++q) sum[q].store_unaligned(dw + q * n);
+}
+
+/// The channels that do not fill a vector.
+template <class T>
+void stem_weight_rest(std::int64_t outputs, const T* row, std::int64_t step, std::int64_t run,
+                      const T* dy, std::int64_t n, std::int64_t first, T* dw) {
+  for (std::int64_t j = 0; j < outputs; ++j, row += step, dy += n)
+    for (std::int64_t q = 0; q < run; ++q)
+      for (std::int64_t o = first; o < n; ++o) dw[q * n + o] += row[q] * dy[o];
+}
+
+/// dw += the gradient, for has_stem_backward_weight(e): chunks of output rows, added in order.
+template <class T>
+void stem_conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const T* x, const T* dy,
+                                 T* dw) {
+  const StemRows<T> source{e};
+  const std::int64_t run = stem_run(e), step = stem_step(e), n = e.out_channels;
+  const std::int64_t size = e.kernel_h * run * n, rows = e.batch * e.out_height;
+  const std::int64_t chunks = std::clamp<std::int64_t>(rows / stem_rows_per_chunk, 1, 32);
+  const std::int64_t length = divide_up(rows, chunks);
+  auto partial = ctx.make<T>({chunks * size}, "partial weight gradients");
+  auto rows_of = ctx.make<T>({ctx.threads() * source.size()}, "rows of images");
+  ctx.parallel_for(chunks, [&](std::int64_t chunk, int thread) {
+    T* padded = rows_of.data + thread * source.size();
+    T* sum = partial.data + chunk * size;
+    fill_zero(sum, size);
+    for (std::int64_t r = chunk * length; r < std::min(rows, (chunk + 1) * length); ++r) {
+      const T* upstream = dy + r * e.out_width * n;
+      source.load(x, r / e.out_height, r % e.out_height, padded);
+      for (std::int64_t p = 0; p < e.kernel_h; ++p) {
+        const T* row = padded + p * source.length();
+        T* to = sum + p * run * n;
+        std::int64_t o = 0;
+        for (; o + vector_size<T> <= n; o += vector_size<T>) {
+          if (run == 9)
+            stem_weight_row<T, 9>(e.out_width, row, step, upstream + o, n, to + o);
+          else
+            stem_weight_row<T, 21>(e.out_width, row, step, upstream + o, n, to + o);
+        }
+        if (o < n) stem_weight_rest(e.out_width, row, step, run, upstream, n, o, to);
+      }
+    }
+  });
+  add_partials(ctx, chunks, e.kernel_h * run, n, partial.data, dw, n, true);
+}
+
+}  // namespace kindred::cpu

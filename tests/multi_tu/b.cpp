@@ -1,0 +1,3 @@
+#include "everything.hpp"
+
+double from_b() { return first_parameter(); }
