@@ -13,7 +13,9 @@
 #include <vector>
 
 #include <kindred/io/weights.hpp>
+#include <kindred/kernels/elementwise.hpp>
 #include <kindred/lr/schedule.hpp>
+#include <kindred/model/train_session.hpp>
 #include <kindred/optim/optimizer.hpp>
 #include <kindred/train/checkpoint.hpp>
 #include <kindred/train/progress.hpp>
