@@ -11,7 +11,7 @@ namespace {
 
 /// The margin softmax with cross-entropy that builds no logits.
 template <class T>
-void check_fused(const Fixture& one, double limit) {
+void check_fused(const Fixture& one, double expected_loss, double limit) {
   const Shape in = one.shape("in.x");
   Bench<head::ArcMargin, T> bench(
       "", head::ArcMargin::Config{.embedding_size = in[1],
@@ -29,14 +29,14 @@ void check_fused(const Fixture& one, double limit) {
                                          static_cast<T>(one.attribute("epsilon")), T(1),
                                          view(loss, {1}), view(dx, in));
   });
-  CHECK(relative_difference(loss, one.stored<double>("out.CELoss")) < limit);
+  CHECK(relative_difference(loss[0], expected_loss) < limit);
   CHECK(relative_difference(dx, one.stored<double>("grad.x")) < limit);
   bench.check_gradients(one, limit);
 }
 
-/// Logits from the head, CELoss on them, and back.
+/// Logits from the head, CELoss on them, and back. Returns the exact loss of the logits.
 template <class T>
-void check_through_logits(const Fixture& one, double limit) {
+double check_through_logits(const Fixture& one, double limit) {
   const Shape in = one.shape("in.x");
   const std::int64_t classes = one.extents("param.weight")[1];
   Bench<head::ArcMargin, T> bench(
@@ -50,11 +50,12 @@ void check_through_logits(const Fixture& one, double limit) {
   const auto x = one.stored<T>("in.x");
   const auto labels = one.labels();
   const auto y = view(labels, {in[0]});
-  std::vector<T> report(2), dx;
+  std::vector<T> report(2), logits_out, dx;
   head::ArcMargin::Saved<T> saved;
   run_planned(bench.context, [&] {
     const auto run = bench.run(true);
     const Tensor<T> logits = bench.component.forward(run, view(x, in), y, saved);
+    if (!run.ctx.planning()) logits_out.assign(logits.begin(), logits.end());
     auto d = run.make(logits.shape, "dlogits");
     kernels::fill(run.ctx, T(0), d);
     loss::LossInput<T> input;
@@ -64,10 +65,17 @@ void check_through_logits(const Fixture& one, double limit) {
     const Tensor<T> back = bench.component.backward(run, std::move(d), view(x, in), y, saved);
     if (!run.ctx.planning()) dx.assign(back.begin(), back.end());
   });
-  report.resize(1);
-  CHECK(relative_difference(report, one.stored<double>("out.CELoss")) < limit);
   CHECK(relative_difference(dx, one.stored<double>("grad.x")) < limit);
   bench.check_gradients(one, limit);
+  const double expected = one.number("out.CELoss");
+  if (one.attribute("epsilon") > 0) {
+    CHECK(relative_difference(report[0], expected) < limit);
+    return expected;
+  }
+  const double exact = cross_entropy(logits_out, labels);
+  CHECK(relative_difference(report[0], exact) < limit);
+  CHECK(relative_difference(cross_entropy(logits_out, labels, paddle_cut), expected) < limit);
+  return exact;
 }
 
 }  // namespace
@@ -114,12 +122,18 @@ TEMPLATE_TEST_CASE("parity: ArcMargin", "", double, float) {
 
 TEMPLATE_TEST_CASE("parity: ArcMargin with CELoss, fused and through logits", "", double, float) {
   using T = TestType;
-  const double limit = std::is_same_v<T, double> ? 1e-9 : 1e-4;  // scale 64 times rounding
   const Fixture fixture("arc_margin_ce_loss");
   REQUIRE(fixture.cases().size() == 4);
+  std::vector<std::string> cut;
   for (const std::string& name : fixture.cases()) {
     INFO(name);
-    check_fused<T>(fixture.at(name), limit);
-    check_through_logits<T>(fixture.at(name), limit);
+    const Fixture one = fixture.at(name);
+    const double limit = !std::is_same_v<T, double>     ? 1e-4  // scale 64 times rounding
+                         : one.attribute("epsilon") > 0 ? smoothed_tolerance<T>
+                                                        : tolerance<T>;
+    const double loss = check_through_logits<T>(one, limit);
+    check_fused<T>(one, loss, limit);
+    if (loss > 1.001 * one.number("out.CELoss")) cut.push_back(name);
   }
+  CHECK(cut == std::vector<std::string>{"many_classes"});  // elsewhere both are the same
 }

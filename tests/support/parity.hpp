@@ -39,22 +39,29 @@ inline double pool_gradient_ratio(std::int64_t area) {
 /// 1e-9 in double, 1e-5 in float: relative to the largest reference.
 template <class T>
 constexpr double tolerance = std::is_same_v<T, double> ? 1e-9 : 1e-5;
+/// The same with label smoothing: Paddle's smoothed target is in single precision.
+template <class T>
+constexpr double smoothed_tolerance = std::is_same_v<T, double> ? 1e-7 : 1e-5;
 
 /// Largest |a - b| divided by the largest |b|; infinite for NaN, for another size, and for a
 /// reference of zeros, which would prove nothing.
 template <class A, class B>
 double relative_difference(const A& a, const B& b) {
   constexpr double infinite = std::numeric_limits<double>::infinity();
-  if (a.size() != b.size()) return infinite;
-  double worst = 0, scale = 0;
-  for (std::size_t i = 0; i < b.size(); ++i) {
-    const double reference = static_cast<double>(b[i]);
-    const double d = std::abs(static_cast<double>(a[i]) - reference);
-    if (!(d < infinite)) return infinite;
-    worst = std::max(worst, d);
-    scale = std::max(scale, std::abs(reference));
+  if constexpr (std::is_arithmetic_v<A>) {  // two numbers
+    return relative_difference(std::vector<A>{a}, std::vector<B>{b});
+  } else {
+    if (a.size() != b.size()) return infinite;
+    double worst = 0, scale = 0;
+    for (std::size_t i = 0; i < b.size(); ++i) {
+      const double reference = static_cast<double>(b[i]);
+      const double d = std::abs(static_cast<double>(a[i]) - reference);
+      if (!(d < infinite)) return infinite;
+      worst = std::max(worst, d);
+      scale = std::max(scale, std::abs(reference));
+    }
+    return scale > 0 ? worst / scale : infinite;
   }
-  return scale > 0 ? worst / scale : infinite;
 }
 
 template <class A>
@@ -210,6 +217,27 @@ double difference_from(const Fixture& fixture, const std::string& group, const P
   return std::max(relative_difference(samples, expected),
                   relative_difference(norm, fixture.stored<double>(group + "_norm." + p.name)));
 }
+
+/// Mean softmax cross-entropy in which no z - max(z) is let below -cut. Paddle's CPU kernel cuts at
+/// 64, so that its loss (not its gradient) of a hopeless row stays near 64; kindred does not cut.
+template <class T>
+double cross_entropy(const std::vector<T>& logits, const std::vector<std::int64_t>& labels,
+                     double cut = std::numeric_limits<double>::infinity()) {
+  const std::size_t classes = logits.size() / labels.size();
+  double loss = 0;
+  for (std::size_t b = 0; b < labels.size(); ++b) {
+    const T* z = logits.data() + b * classes;
+    const T largest = *std::max_element(z, z + classes);
+    const auto below = [&](std::size_t c) {
+      return std::max(static_cast<double>(z[c]) - static_cast<double>(largest), -cut);
+    };
+    double sum = 0;
+    for (std::size_t c = 0; c < classes; ++c) sum += std::exp(below(c));
+    loss += std::log(sum) - below(static_cast<std::size_t>(labels[b]));
+  }
+  return loss / static_cast<double>(labels.size());
+}
+inline constexpr double paddle_cut = 64;
 
 /// What a component gave for an input and an upstream gradient.
 template <class T>

@@ -10,6 +10,7 @@ namespace kindred::loss {
 /// L = mean_b -sum_c t_bc log softmax(z_b)_c, t = onehot, or (1 - epsilon) onehot + epsilon / C.
 /// logits z [B,C], labels [B] in [0, C).
 /// Source: PaddleClas ppcls/loss/celoss.py (an epsilon outside (0, 1) means none, as there).
+/// Paddle's CPU kernel lets no z - max z below -64, which bounds its loss; here the loss is exact.
 class CELoss {
  public:
   struct Config {
