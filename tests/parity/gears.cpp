@@ -1,4 +1,4 @@
-// Necks, heads and small layers against PaddleClas: FC, BNNeck, squeeze-excite.
+// Necks, heads and small layers against PaddleClas: FC, squeeze-excite.
 
 #include <kindred/kindred.hpp>
 
@@ -6,22 +6,6 @@
 
 using namespace kindred;
 using namespace kindred::test;
-
-namespace {
-
-template <class T>
-Passed<T> train_neck(auto& bench, const std::vector<T>& x, const Shape& shape,
-                     const std::vector<T>& upstream) {
-  typename std::remove_cvref_t<decltype(bench.component)>::template Saved<T> saved;
-  return bench.train(
-      upstream,
-      [&](const auto& run) { return bench.component.forward(run, view(x, shape), saved); },
-      [&](const auto& run, Tensor<T> dy) {
-        return bench.component.backward(run, std::move(dy), view(x, shape), saved);
-      });
-}
-
-}  // namespace
 
 TEMPLATE_TEST_CASE("parity: FC as a neck and as a head", "", double, float) {
   using T = TestType;
@@ -52,41 +36,6 @@ TEMPLATE_TEST_CASE("parity: FC as a neck and as a head", "", double, float) {
                 return head.component.backward(run, std::move(dy), view(x, in), {}, saved);
               }));
   }
-}
-
-TEST_CASE("parity: BNNeck") {
-  using T = double;
-  const Fixture one("bn_neck");
-  const Shape shape = one.shape("in.x");
-  Bench<neck::BNNeck, T> bench("", neck::BNNeck::Config{.num_features = shape[1]});
-  bench.load(one);
-  const auto before = bench.statistics;
-  const auto x = one.stored<T>("in.x");
-  const Passed<T> got = train_neck(bench, x, shape, one.stored<T>("upstream.y"));
-  CHECK(relative_difference(got.y, one.stored<double>("out.train")) < tolerance<T>);
-  CHECK(relative_difference(got.dx, one.stored<double>("grad.x")) < tolerance<T>);
-  bench.check_gradients(one, tolerance<T>);  // its bias is trained, in both
-  use_single_momentum(before, bench.statistics);
-  for (const ParameterInfo& p : bench.table.entries())
-    if (p.kind == ParameterKind::buffer)
-      CHECK(difference_from(one, "after", p, bench.data(p)) < tolerance<T>);
-  bench.load_buffers(one, "after");
-  neck::BNNeck::Saved<T> saved;
-  const auto y = bench.evaluate(
-      [&](const auto& run) { return bench.component.forward(run, view(x, shape), saved); });
-  CHECK(relative_difference(y, one.stored<double>("out.eval_after")) < tolerance<T>);
-}
-
-TEST_CASE("parity: BNNeck keeps 0.9 exactly where Paddle has 0.9f") {
-  const Fixture one("bn_neck");
-  const Shape shape = one.shape("in.x");
-  Bench<neck::BNNeck, double> bench("", neck::BNNeck::Config{.num_features = shape[1]});
-  bench.load(one);
-  train_neck(bench, one.stored<double>("in.x"), shape, one.stored<double>("upstream.y"));
-  const ParameterInfo& mean = bench.info("feat_bn._mean");
-  const double d = difference_from(one, "after", mean, bench.data(mean));
-  CHECK(d > 1e-9);
-  CHECK(d < 1e-7);
 }
 
 TEMPLATE_TEST_CASE("parity: squeeze-excite", "", double, float) {

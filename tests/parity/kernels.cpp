@@ -1,5 +1,5 @@
-// Single operations against Paddle: batch norm, activations, pooling, linear layer, normalisation,
-// dropout. Convolution has its own program, conv2d.cpp.
+// Single operations against Paddle: activations, pooling, linear layer, normalisation, dropout.
+// Convolution and batch norm have their own programs.
 
 #include <kindred/kindred.hpp>
 
@@ -16,47 +16,6 @@ std::vector<T> zeros(const Shape& shape) {
 }
 
 }  // namespace
-
-TEMPLATE_TEST_CASE("parity: batch norm", "", double, float) {
-  using T = TestType;
-  const Fixture fixture("batch_norm");
-  for (const std::string& name : fixture.cases()) {
-    INFO(name);
-    const Fixture one = fixture.at(name);
-    const Shape shape = one.shape("in.x"), channels{shape.back()};
-    const T eps = static_cast<T>(single(one.attribute("epsilon")));
-    const T momentum = static_cast<T>(single(one.attribute("momentum")));
-    const auto x = one.values<T>("in.x"), dy = one.values<T>("upstream.y");
-    const auto gamma = one.stored<T>("param.weight"), beta = one.stored<T>("param.bias");
-    auto running_mean = one.stored<T>("param._mean"),
-         running_var = one.stored<T>("param._variance");
-    auto y = poisoned<T>(shape.size()), dx = y, evaluated = y;
-    auto mean = poisoned<T>(channels.size()), inv_std = mean;
-    auto dgamma = zeros<T>(channels), dbeta = dgamma;
-    cpu::Context ctx(2);
-    run_planned(ctx, [&] {
-      kernels::batch_norm_forward(ctx, view(x, shape), view(gamma, channels), view(beta, channels),
-                                  eps, momentum, Activation::identity, view(mean, channels),
-                                  view(inv_std, channels), view(running_mean, channels),
-                                  view(running_var, channels), view(y, shape));
-      kernels::batch_norm_backward(ctx, view(dy, shape), view(x, shape), view(gamma, channels),
-                                   view(beta, channels), view(mean, channels),
-                                   view(inv_std, channels), Activation::identity, view(dx, shape),
-                                   view(dgamma, channels), view(dbeta, channels));
-      kernels::batch_norm_inference(ctx, view(x, shape), view(gamma, channels),
-                                    view(beta, channels), view(running_mean, channels),
-                                    view(running_var, channels), eps, Activation::identity,
-                                    view(evaluated, shape));
-    });
-    CHECK(relative_difference(y, one.values<double>("out.train")) < tolerance<T>);
-    CHECK(relative_difference(dx, one.values<double>("grad.x")) < tolerance<T>);
-    CHECK(relative_difference(dgamma, one.stored<double>("grad_param.weight")) < tolerance<T>);
-    CHECK(relative_difference(dbeta, one.stored<double>("grad_param.bias")) < tolerance<T>);
-    CHECK(relative_difference(running_mean, one.stored<double>("after._mean")) < tolerance<T>);
-    CHECK(relative_difference(running_var, one.stored<double>("after._variance")) < tolerance<T>);
-    CHECK(relative_difference(evaluated, one.values<double>("out.eval_after")) < tolerance<T>);
-  }
-}
 
 TEMPLATE_TEST_CASE("parity: activations, their kinks included", "", double, float) {
   using T = TestType;

@@ -342,6 +342,19 @@ class Bench {
   static std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
 };
 
+/// Trains a bench whose component has forward(run, x, saved), as necks have.
+template <class T>
+Passed<T> train_neck(auto& bench, const std::vector<T>& x, const Shape& shape,
+                     const std::vector<T>& upstream) {
+  typename std::remove_cvref_t<decltype(bench.component)>::template Saved<T> saved;
+  return bench.train(
+      upstream,
+      [&](const auto& run) { return bench.component.forward(run, view(x, shape), saved); },
+      [&](const auto& run, Tensor<T> dy) {
+        return bench.component.backward(run, std::move(dy), view(x, shape), saved);
+      });
+}
+
 /// After one training step with running = 0.9 running + 0.1 batch: what Paddle's 0.9f makes of the
 /// same batch. `before` are the running statistics of before the step.
 template <class T>
