@@ -8,15 +8,6 @@
 using namespace kindred;
 using namespace kindred::test;
 
-namespace {
-
-template <class T>
-std::vector<T> zeros(const Shape& shape) {
-  return std::vector<T>(static_cast<std::size_t>(shape.size()));
-}
-
-}  // namespace
-
 TEMPLATE_TEST_CASE("parity: batch norm", "", double, float) {
   using T = TestType;
   const Fixture fixture("batch_norm");

@@ -10,11 +10,6 @@ using namespace kindred::test;
 
 namespace {
 
-template <class T>
-std::vector<T> zeros(const Shape& shape) {
-  return std::vector<T>(static_cast<std::size_t>(shape.size()));
-}
-
 /// A convolution weight as the parameter it would be.
 ParameterInfo convolution_weight(const Fixture& one) {
   const auto& e = one.extents("param.weight");  // [O, I/groups, kh, kw]

@@ -64,6 +64,11 @@ double relative_difference(const A& a, const B& b) {
   }
 }
 
+template <class T>
+std::vector<T> zeros(const Shape& shape) {
+  return std::vector<T>(static_cast<std::size_t>(shape.size()));
+}
+
 template <class A>
 bool all_zero(const A& values) {
   for (const auto v : values)
