@@ -7,7 +7,7 @@ set -euo pipefail
 declare -A packages=(
   [build]="g++ cmake ninja-build libeigen3-dev libxtensor-dev libxsimd-dev
     libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libyaml-cpp-dev
-    nlohmann-json3-dev libcli11-dev libfmt-dev libspdlog-dev libfreetype-dev libfontconfig-dev"
+    nlohmann-json3-dev libcli11-dev libfmt-dev libfreetype-dev libfontconfig-dev"
   [fonts]="fonts-noto-cjk fonts-wqy-zenhei fonts-wqy-microhei fonts-arphic-uming
     fonts-arphic-ukai fonts-ipafont fonts-vlgothic fonts-droid-fallback"
   [tests]="catch2 libbenchmark-dev libdnnl-dev"
