@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include <kindred/kernels/conv2d_geometry.hpp>
 #include <kindred/kernels/cpu/gemm.hpp>
@@ -147,24 +149,26 @@ void stem_conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, const
   });
 }
 
-/// dw[q, o] += sum over j of row[j step + q] dy[j, o] for one row of a patch (RUN elements) and one
-/// vector of channels.
-template <class T, std::int64_t RUN>
+/// dw[q, o] += sum over j of row[j step + q] dy[j, o] for one row of a patch (RUN elements) and
+/// LANES channels: a whole vector or half of one, since widths of networks are multiples of 8.
+template <class T, std::int64_t RUN, std::int64_t LANES>
 void stem_weight_row(std::int64_t outputs, const T* row, std::int64_t step, const T* dy,
                      std::int64_t n, T* dw) {
-  Vector<T> sum[RUN];
+  using Register [[gnu::vector_size(sizeof(T) * LANES)]] = T;
+  Register sum[RUN];
 #pragma GCC unroll 32
-  for (std::int64_t q = 0; q < RUN; ++q) sum[q] = Vector<T>::load_unaligned(dw + q * n);
+  for (std::int64_t q = 0; q < RUN; ++q) std::memcpy(&sum[q], dw + q * n, sizeof(Register));
   for (std::int64_t j = 0; j < outputs; ++j, row += step, dy += n) {
-    const auto upstream = Vector<T>::load_unaligned(dy);
+    Register upstream;
+    std::memcpy(&upstream, dy, sizeof(Register));
 #pragma GCC unroll 32
-    for (std::int64_t q = 0; q < RUN; ++q) sum[q] = xsimd::fma(Vector<T>(row[q]), upstream, sum[q]);
+    for (std::int64_t q = 0; q < RUN; ++q) sum[q] += row[q] * upstream;
   }
 #pragma GCC unroll 32
-  for (std::int64_t q = 0; q < RUN; ++q) sum[q].store_unaligned(dw + q * n);
+  for (std::int64_t q = 0; q < RUN; ++q) std::memcpy(dw + q * n, &sum[q], sizeof(Register));
 }
 
-/// The channels that do not fill a vector.
+/// The channels that do not fill half a vector.
 template <class T>
 void stem_weight_rest(std::int64_t outputs, const T* row, std::int64_t step, std::int64_t run,
                       const T* dy, std::int64_t n, std::int64_t first, T* dw) {
@@ -195,12 +199,16 @@ void stem_conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const T* 
         const T* row = padded + p * source.length();
         T* to = sum + p * run * n;
         std::int64_t o = 0;
-        for (; o + vector_size<T> <= n; o += vector_size<T>) {
-          if (run == 9)
-            stem_weight_row<T, 9>(e.out_width, row, step, upstream + o, n, to + o);
-          else
-            stem_weight_row<T, 21>(e.out_width, row, step, upstream + o, n, to + o);
-        }
+        auto add_lanes = [&](auto lanes) {
+          for (; o + lanes <= n; o += lanes) {
+            if (run == 9)
+              stem_weight_row<T, 9, lanes>(e.out_width, row, step, upstream + o, n, to + o);
+            else
+              stem_weight_row<T, 21, lanes>(e.out_width, row, step, upstream + o, n, to + o);
+          }
+        };
+        add_lanes(std::integral_constant<std::int64_t, vector_size<T>>{});
+        add_lanes(std::integral_constant<std::int64_t, vector_size<T> / 2>{});
         if (o < n) stem_weight_rest(e.out_width, row, step, run, upstream, n, o, to);
       }
     }
