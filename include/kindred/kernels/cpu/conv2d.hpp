@@ -80,7 +80,7 @@ struct Patches {
 /// Source of A: one patch a row.
 template <class T>
 struct PatchRows {
-  static constexpr bool by_row = true;
+  static constexpr auto layout = PanelLayout::rows;
   Patches<T> patches;
   std::int64_t group_rows(std::int64_t) const { return GemmTile<T>::group_rows; }
   void pack(std::int64_t m, std::int64_t rows, std::int64_t k, std::int64_t depth, T* to) const {
@@ -96,7 +96,7 @@ struct PatchRows {
 /// patch, so that its columns are runs of channels.
 template <class T>
 struct PatchColumns {
-  static constexpr bool by_row = false;
+  static constexpr auto layout = PanelLayout::columns;
   Patches<T> patches;
   std::int64_t group_rows(std::int64_t m) const {
     return std::min(GemmTile<T>::group_rows, patches.channels - m % patches.channels);
@@ -119,7 +119,7 @@ struct PatchColumns {
 /// The same for few channels: a panel spans several pixels of the patch.
 template <class T>
 struct ThinPatchColumns {
-  static constexpr bool by_row = false;
+  static constexpr auto layout = PanelLayout::columns;
   Patches<T> patches;
   std::int64_t group_rows(std::int64_t) const { return GemmTile<T>::group_rows; }
   void pack(std::int64_t m, std::int64_t rows, std::int64_t k, std::int64_t depth, T* to) const {

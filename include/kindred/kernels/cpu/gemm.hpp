@@ -142,18 +142,29 @@ inline void transpose_square(const T* from, std::int64_t from_stride, T* to,
 #endif
 }
 
+/// Where element (i, p) of a panel of A lies.
+enum class PanelLayout {
+  columns,       ///< p * step + i
+  rows,          ///< i * GemmTile::stride + p
+  strided_rows,  ///< i * step + p
+};
+
 /// A source of A has
-///   by_row   whether a packed panel holds its rows one after the other
+///   layout   of its panels
 ///   group_rows(m)   the most rows that a group of panels from row m on may have
 ///   pack(m, rows, k, depth, to)   packs A[m : m+rows, k : k+depth], rows <= GemmTile::group_rows,
 ///     as panels that are GemmTile::panel_size apart; each has GemmTile::rows rows, the last one is
-///     filled with zeros up to GemmTile::height. Element (i, p) of a panel goes to
-///     i * GemmTile::stride + p if by_row, otherwise to p * height + i
+///     filled with zeros up to GemmTile::height. The step is GemmTile::stride or the height
 ///   in_place(rows), at(m, k), lda   (optional) whether and where a panel can be read unpacked.
 template <class T>
 struct Panel {
   const T* data;
-  std::int64_t step;  ///< unless by_row: element (i, p) is data[p * step + i]
+  std::int64_t step;  ///< see PanelLayout
+
+  /// A packed one with `rows` rows in use.
+  static constexpr std::int64_t packed_step(PanelLayout layout, std::int64_t rows) {
+    return layout == PanelLayout::columns ? GemmTile<T>::height(rows) : GemmTile<T>::stride;
+  }
 };
 
 /// Calls f(m, rows, panel) for the panels of A[m : m+rows, k : k+depth], in `buffer` if packed.
@@ -166,7 +177,8 @@ inline void for_each_panel(const SourceA& a, std::int64_t m, std::int64_t rows, 
   if (!in_place) a.pack(m, rows, k, depth, buffer);
   for (std::int64_t i = 0; i < rows; i += Tile::rows) {
     const std::int64_t used = std::min(Tile::rows, rows - i);
-    Panel<T> panel{buffer + i / Tile::rows * Tile::panel_size, Tile::height(used)};
+    Panel<T> panel{buffer + i / Tile::rows * Tile::panel_size,
+                   Panel<T>::packed_step(SourceA::layout, used)};
     if constexpr (requires { a.in_place(rows); })
       if (in_place) panel = {a.at(m + i, k), a.lda};
     f(m + i, used, panel);
@@ -213,7 +225,7 @@ inline void pack_by_columns(std::int64_t rows, std::int64_t depth, T* to, From&&
 
 template <class T>
 struct RowsOfA {  // op(A) = A
-  static constexpr bool by_row = true;
+  static constexpr auto layout = PanelLayout::rows;
   const T* a;
   std::int64_t lda;
   std::int64_t group_rows(std::int64_t) const { return GemmTile<T>::group_rows; }
@@ -223,9 +235,23 @@ struct RowsOfA {  // op(A) = A
   }
 };
 
+/// Short rows, which lie so close together that they need no packing.
+template <class T>
+struct ThinRowsOfA : RowsOfA<T> {
+  static constexpr auto layout = PanelLayout::strided_rows;
+  static bool fits(const RowsOfA<T>& a) {
+    return a.lda * static_cast<std::int64_t>(sizeof(T)) <= 256;
+  }
+  bool in_place(std::int64_t rows) const {
+    const std::int64_t last = (rows - 1) % GemmTile<T>::rows + 1;
+    return last == GemmTile<T>::height(last);
+  }
+  const T* at(std::int64_t m, std::int64_t k) const { return this->a + m * this->lda + k; }
+};
+
 template <class T>
 struct ColumnsOfA {  // op(A) = A^T
-  static constexpr bool by_row = false;
+  static constexpr auto layout = PanelLayout::columns;
   const T* a;
   std::int64_t lda;
   std::int64_t group_rows(std::int64_t) const { return GemmTile<T>::group_rows; }
@@ -384,13 +410,21 @@ struct SliverToPack {
 
 /// c[H, V vectors] (+)= panel of A times sliver of B. The loops over H and V unroll completely, so
 /// that the sums live in registers.
-template <class T, std::int64_t H, std::int64_t V, bool by_row, class Sliver>
+template <class T, std::int64_t H, std::int64_t V, PanelLayout layout, class Sliver>
 void multiply_tile(std::int64_t depth, Panel<T> panel, Sliver b, T* c, std::int64_t ldc,
                    bool accumulate) {
   constexpr std::int64_t width = vector_size<T>;
-  constexpr std::int64_t row_step = by_row ? GemmTile<T>::stride : 1;
-  const std::int64_t depth_step = by_row ? 1 : panel.step;
-  const T* a = panel.data;
+  constexpr bool columns = layout == PanelLayout::columns,
+                 strided = !columns && layout != PanelLayout::rows;
+  const std::int64_t row_step = columns ? 1 : strided ? panel.step : GemmTile<T>::stride;
+  const std::int64_t depth_step = columns ? panel.step : 1;
+  // Strided rows: every third has a pointer, the next two are one and two distances from it, which
+  // is what addresses of x86 can say.
+  constexpr std::int64_t rows_per_pointer = strided ? 3 : H;
+  const T* a[divide_up(H, rows_per_pointer)];
+#pragma GCC unroll 16
+  for (std::int64_t i = 0; i < H; i += rows_per_pointer)
+    a[i / rows_per_pointer] = panel.data + i * row_step;
   Vector<T> sum[H][V];
 #pragma GCC unroll 16
   for (std::int64_t i = 0; i < H; ++i) {
@@ -407,11 +441,11 @@ void multiply_tile(std::int64_t depth, Panel<T> panel, Sliver b, T* c, std::int6
     b.advance();
 #pragma GCC unroll 16
     for (std::int64_t i = 0; i < H; ++i) {
-      const Vector<T> left(a[i * row_step]);
+      const Vector<T> left(a[i / rows_per_pointer][i % rows_per_pointer * row_step]);
 #pragma GCC unroll 16
       for (std::int64_t v = 0; v < V; ++v) sum[i][v] = xsimd::fma(left, right[v], sum[i][v]);
     }
-    a += depth_step;
+    for (const T*& pointer : a) pointer += depth_step;
   };
   for (std::int64_t p = depth / 2; p > 0; --p) {  // two at a time: 3-5% faster than one or four
     step();
@@ -467,7 +501,7 @@ struct Unpacked {
 /// Columns [n, n+columns) of some rows of C get a packed panel times slivers; then, unless
 /// `epilogue` is null, it is applied to every tile. With an `unpacked` source each sliver is packed
 /// just before its use or, if its rows can be read as they are, while they are used.
-template <class T, bool by_row, class SourceB>
+template <class T, PanelLayout layout, class SourceB>
 void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t columns,
                     std::int64_t depth, Panel<T> panel, T* slivers, Unpacked<SourceB> unpacked,
                     bool accumulate, const AffineEpilogue<T>* epilogue) {
@@ -486,12 +520,12 @@ void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t colum
       with_tile_size<T>(height, used > Tile::width, [&](auto h, auto v) {
         if constexpr (std::is_same_v<SourceB, RowsOfB<T>>)
           if (pack_on_the_way)
-            return multiply_tile<T, h, v, by_row>(
+            return multiply_tile<T, h, v, layout>(
                 depth, panel,
                 SliverToPack<T, v>{unpacked.source->at(unpacked.k, n + j), unpacked.source->ldb,
                                    sliver},
                 c, ldc, add);
-        multiply_tile<T, h, v, by_row>(depth, panel, PackedSliver<T, v>{sliver}, c, ldc, add);
+        multiply_tile<T, h, v, layout>(depth, panel, PackedSliver<T, v>{sliver}, c, ldc, add);
       });
     };
     if (rows.distance > 0 && rows.count == height && whole) {
@@ -550,7 +584,7 @@ void gemm_chunk(const SourceA& a, const SourceB& b, const Destination& c, std::i
         for_each_panel(
             a, m, rows, k, depth, scratch, [&](std::int64_t i, std::int64_t used, Panel<T> panel) {
               const Unpacked<SourceB> unpacked{i == m0 ? &b : nullptr, k};
-              multiply_panel<T, SourceA::by_row>({c, i, used}, j, columns, depth, panel, block,
+              multiply_panel<T, SourceA::layout>({c, i, used}, j, columns, depth, panel, block,
                                                  unpacked, accumulate || part > 0, nullptr);
             });
       }
@@ -599,7 +633,7 @@ void gemm_tall(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
           for_each_panel(a, r, std::min(Tile::group_rows, end - r), cut.begin(part), depth,
                          panels.data + thread * Tile::group_size,
                          [&](std::int64_t row, std::int64_t rows, Panel<T> panel) {
-                           multiply_panel<T, SourceA::by_row>(
+                           multiply_panel<T, SourceA::layout>(
                                {c, row, rows}, j, columns, depth, panel, packed_at(part, j),
                                Unpacked<SourceB>{}, accumulate || part > 0, finish);
                          });
@@ -651,8 +685,9 @@ void gemm_wide(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
         for (std::int64_t r = 0; r < m; r += Tile::rows) {
           const std::int64_t rows = std::min(Tile::rows, m - r);
           const T* panel = group_at(part, r) + r % Tile::group_rows / Tile::rows * Tile::panel_size;
-          multiply_panel<T, SourceA::by_row>(
-              {c, r, rows}, j, columns, cut.size(part), {panel, Tile::height(rows)}, block,
+          multiply_panel<T, SourceA::layout>(
+              {c, r, rows}, j, columns, cut.size(part),
+              {panel, Panel<T>::packed_step(SourceA::layout, rows)}, block,
               Unpacked<SourceB>{r == 0 ? &b : nullptr, cut.begin(part)}, accumulate || part > 0,
               part + 1 == cut.parts ? epilogue : nullptr);
         }
@@ -770,9 +805,11 @@ void gemm_by_rows(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, 
   if constexpr (std::is_same_v<SourceA, RowsOfA<T>> && std::is_same_v<SourceB, RowsOfB<T>>)
     if (m <= gemm_flat_rows) return gemm_flat<T>(ctx, m, n, k, a, b, c, epilogue, accumulate);
   if (m <= 16 * GemmTile<T>::rows && (n >= 4 * GemmTile<T>::columns || m <= 2 * GemmTile<T>::rows))
-    gemm_wide<T>(ctx, m, n, k, a, b, c, epilogue, accumulate);
-  else
-    gemm_tall<T>(ctx, m, n, k, a, b, c, epilogue, accumulate);
+    return gemm_wide<T>(ctx, m, n, k, a, b, c, epilogue, accumulate);
+  if constexpr (std::is_same_v<SourceA, RowsOfA<T>>)
+    if (ThinRowsOfA<T>::fits(a))
+      return gemm_tall<T>(ctx, m, n, k, ThinRowsOfA<T>{a}, b, c, epilogue, accumulate);
+  gemm_tall<T>(ctx, m, n, k, a, b, c, epilogue, accumulate);
 }
 
 /// Calls f(source of A, source of B) for op(a) and op(b).
