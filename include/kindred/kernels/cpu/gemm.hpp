@@ -511,36 +511,33 @@ void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t colum
     const std::int64_t used = std::min(Tile::columns, columns - j);
     T* sliver = slivers + j * depth;
     const bool whole = used % Tile::width == 0;
-    bool pack_on_the_way = false;
-    if constexpr (std::is_same_v<SourceB, RowsOfB<T>>)
-      pack_on_the_way = unpacked.source != nullptr && whole;
+    constexpr bool readable =  // strided rows only meet packed slivers
+        std::is_same_v<SourceB, RowsOfB<T>> && layout != PanelLayout::strided_rows;
+    const bool pack_on_the_way = readable && unpacked.source != nullptr && whole;
     if (unpacked.source != nullptr && !pack_on_the_way)
       unpacked.source->pack(unpacked.k, depth, n + j, used, sliver);
-    auto multiply = [&](T* c, std::int64_t ldc, bool add) {
-      with_tile_size<T>(height, used > Tile::width, [&](auto h, auto v) {
-        if constexpr (std::is_same_v<SourceB, RowsOfB<T>>)
-          if (pack_on_the_way)
-            return multiply_tile<T, h, v, layout>(
-                depth, panel,
-                SliverToPack<T, v>{unpacked.source->at(unpacked.k, n + j), unpacked.source->ldb,
-                                   sliver},
-                c, ldc, add);
-        multiply_tile<T, h, v, layout>(depth, panel, PackedSliver<T, v>{sliver}, c, ldc, add);
-      });
-    };
-    if (rows.distance > 0 && rows.count == height && whole) {
-      multiply(rows.start[0] + n + j, rows.distance, accumulate);
-    } else {
-      alignas(64) T tile[Tile::rows * Tile::columns];
-      multiply(tile, Tile::columns, false);
-      for (std::int64_t i = 0; i < rows.count; ++i) {
-        T* to = rows.start[i] + n + j;
-        const T* from = tile + i * Tile::columns;
-        if (accumulate)
-          for (std::int64_t q = 0; q < used; ++q) to[q] += from[q];
-        else
-          copy(from, used, to);
-      }
+    alignas(64) T tile[Tile::rows * Tile::columns];
+    const bool direct = rows.distance > 0 && rows.count == height && whole;
+    T* c = direct ? rows.start[0] + n + j : tile;
+    const std::int64_t ldc = direct ? rows.distance : Tile::columns;
+    with_tile_size<T>(height, used > Tile::width, [&](auto h, auto v) {
+      if constexpr (readable)
+        if (pack_on_the_way)
+          return multiply_tile<T, h, v, layout>(
+              depth, panel,
+              SliverToPack<T, v>{unpacked.source->at(unpacked.k, n + j), unpacked.source->ldb,
+                                 sliver},
+              c, ldc, direct && accumulate);
+      multiply_tile<T, h, v, layout>(depth, panel, PackedSliver<T, v>{sliver}, c, ldc,
+                                     direct && accumulate);
+    });
+    for (std::int64_t i = 0; i < rows.count && !direct; ++i) {
+      T* to = rows.start[i] + n + j;
+      const T* from = tile + i * Tile::columns;
+      if (accumulate)
+        for (std::int64_t q = 0; q < used; ++q) to[q] += from[q];
+      else
+        copy(from, used, to);
     }
     if (epilogue != nullptr) (*epilogue)(rows.start, rows.count, n + j, n + j, used);
   }
