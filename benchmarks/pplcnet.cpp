@@ -1,14 +1,22 @@
 // One training step and one inference of the PP-ShiTu recognition model (PPLCNet, FC 1280 -> 512,
-// ArcMargin, CELoss, momentum) on 224 x 224 images, and the margin step alone is
-// margin_softmax.cpp. Names: TrainStep/x1_0/32, Inference/x2_5/1. compare_pytorch.py runs it beside
-// PyTorch.
+// ArcMargin, CELoss, momentum) on 224 x 224 images. Names: TrainStep/x1_0/32, Inference/x2_5/1.
+//   build/benchmarks/pplcnet --reference=DIR
+// measures nothing and writes what compare_peers.py gives to the peers: for each scale the weights
+// DIR/x1_0.safetensors and the features of the images, DIR/x1_0.npy, and the images,
+// DIR/images.npy.
 
+#include <algorithm>
 #include <cstdint>
+#include <filesystem>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <benchmark/benchmark.h>
 
+#include <kindred/io/npy.hpp>
+#include <kindred/io/weights.hpp>
 #include <kindred/kindred.hpp>
 
 namespace kd = kindred;
@@ -73,22 +81,62 @@ void inference(benchmark::State& state, double scale, std::int64_t batch) {
   state.counters["planned_MiB"] = static_cast<double>(session.bytes()) / (1 << 20);
 }
 
+constexpr std::pair<const char*, double> scales[] = {{"x1_0", 1.0}, {"x2_5", 2.5}};
+
+/// Sets the running statistics to those of these images: with the initial 0 and 1, the activations
+/// of an untrained network fade, and hardly differ from image to image.
+void set_statistics(Model& model, kd::View<const float> images) {
+  const std::vector<std::int64_t> labels(static_cast<std::size_t>(images.dim(0)), 0);
+  model.train_session().forward_backward(images, labels, 0);
+  constexpr float momentum = 0.9f;  // of the running statistics
+  for (const kd::ParameterInfo& p : model.parameters().entries()) {
+    if (p.kind != kd::ParameterKind::buffer) continue;
+    const bool variance = p.name.ends_with("_variance");
+    for (float& v : model.parameter(p.name))
+      v = variance ? std::max((v - momentum) / (1 - momentum), 1e-4f) : v / (1 - momentum);
+  }
+}
+
+void write_reference(const std::filesystem::path& folder) {
+  constexpr std::int64_t batch = 32;
+  const std::vector<float> images = make_images(batch);
+  const kd::View<const float> x{images.data(), {batch, side, side, 3}};
+  std::filesystem::create_directories(folder);
+  kd::io::write_npy<const float>(folder / "images.npy", {images.data(), {batch, side * side * 3}});
+  for (const auto& [name, scale] : scales) {
+    Model model = make_model(scale);
+    set_statistics(model, x);
+    const std::filesystem::path stem = folder / name;
+    kd::io::save_weights(stem.string() + ".safetensors", model.parameters(),
+                         model.trainable().data(), model.statistics().data());
+    auto session = model.session();
+    kd::io::write_npy<const float>(stem.string() + ".npy", session.features(x));
+  }
+}
+
+void register_all() {
+  for (const auto& [name, scale] : scales)
+    for (const std::int64_t batch : {1, 32}) {
+      const auto add = [&](const char* kind, auto function) {
+        benchmark::RegisterBenchmark(kd::text(kind, '/', name, '/', batch).c_str(), function, scale,
+                                     batch)
+            ->Unit(benchmark::kMillisecond)
+            ->UseRealTime();
+      };
+      if (batch > 1) add("TrainStep", train_step);
+      add("Inference", inference);
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  for (const auto& [name, scale] : {std::pair("x1_0", 1.0), std::pair("x2_5", 2.5)}) {
-    const std::string n = name;
-    for (const std::int64_t batch : {2, 32})
-      benchmark::RegisterBenchmark(("TrainStep/" + n + "/" + std::to_string(batch)).c_str(),
-                                   train_step, scale, batch)
-          ->Unit(benchmark::kMillisecond)
-          ->UseRealTime();
-    for (const std::int64_t batch : {1, 32})
-      benchmark::RegisterBenchmark(("Inference/" + n + "/" + std::to_string(batch)).c_str(),
-                                   inference, scale, batch)
-          ->Unit(benchmark::kMillisecond)
-          ->UseRealTime();
+  constexpr std::string_view reference = "--reference=";
+  if (argc == 2 && std::string_view(argv[1]).starts_with(reference)) {
+    write_reference(argv[1] + reference.size());
+    return 0;
   }
+  register_all();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();

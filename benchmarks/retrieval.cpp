@@ -1,88 +1,87 @@
-// How long the retrieval metrics of a whole test set take, and in how much memory.
-//   retrieval [--images 10000] [--columns 512] [--per-class 5] [--threads 0] [--top-k 0]
-// Stanford Online Products' test set is --images 60502.
+// A whole test set of 60,502 features of 512 numbers (Stanford Online Products) as queries and as
+// gallery: all metrics over the full ranking, and the 100 most similar of every query.
+//   build/benchmarks/retrieval [--benchmark_filter=TopK]
+// Names: Ranking/IMAGES/COLUMNS, TopK/IMAGES/COLUMNS/K. TopK compares dot products of features that
+// are normalised already and excludes nothing, which is what FAISS's IndexFlatIP computes.
 
-#include <sys/resource.h>
+#include <benchmark/benchmark.h>
 
-#include <CLI/CLI.hpp>
-#include <chrono>
 #include <cstdint>
-#include <cstdio>
-#include <iostream>
 #include <numeric>
 #include <vector>
 
 #include <kindred/core/random.hpp>
 #include <kindred/eval/retrieval.hpp>
 
-using namespace kindred;
-
 namespace {
 
-struct Settings {
-  std::int64_t images = 10000, columns = 512, per_class = 5, top_k = 0;
-  int threads = 0;
+using namespace kindred;
+
+/// Normalised features that scatter around the centres of classes of five images, so that metrics
+/// are neither 0 nor 1.
+struct TestSet {
+  Shape shape;
+  std::vector<float> features;
+  std::vector<std::int64_t> labels, ids;
+
+  TestSet(std::int64_t images, std::int64_t columns) : shape{images, columns} {
+    constexpr std::int64_t per_class = 5;
+    features.resize(static_cast<std::size_t>(shape.size()));
+    ids.resize(static_cast<std::size_t>(images));
+    std::iota(ids.begin(), ids.end(), std::int64_t{0});
+    for (const std::int64_t id : ids) labels.push_back(id / per_class);
+    cpu::Context ctx;
+    ctx.parallel_for(images, [&](std::int64_t i) {
+      const auto step = static_cast<std::uint64_t>(i);
+      RandomSequence center({1, 0, step / per_class}), scatter({1, 1, step});
+      for (std::int64_t c = 0; c < columns; ++c)
+        features[static_cast<std::size_t>(i * columns + c)] =
+            static_cast<float>(center.uniform(-1, 1) + scatter.uniform(-2.5, 2.5));
+    });
+    eval::detail::normalize_rows(ctx, images, columns, features.data(), features.data());
+  }
+  View<const float> view() const { return {features.data(), shape}; }
+
+  void report(benchmark::State& state) const {
+    const auto images = static_cast<double>(shape[0]);
+    state.counters["GFLOP/s"] =
+        benchmark::Counter(2e-9 * images * images * static_cast<double>(shape[1]),
+                           benchmark::Counter::kIsIterationInvariantRate);
+    state.counters["MiB planned"] =
+        static_cast<double>(eval::retrieval_scratch_bytes(shape, shape, {.normalize = false})) /
+        (1 << 20);
+  }
 };
 
-/// Features that scatter around a centre per class, so that metrics are neither 0 nor 1.
-std::vector<float> synthetic_features(const Settings& s) {
-  std::vector<float> features(static_cast<std::size_t>(s.images * s.columns));
-  cpu::Context ctx(s.threads);
-  ctx.parallel_for(s.images, [&](std::int64_t i) {
-    const auto step = static_cast<std::uint64_t>(i);
-    RandomSequence center({1, 0, step / static_cast<std::uint64_t>(s.per_class)});
-    RandomSequence scatter({1, 1, step});
-    for (std::int64_t c = 0; c < s.columns; ++c)
-      features[static_cast<std::size_t>(i * s.columns + c)] =
-          static_cast<float>(center.uniform(-1, 1) + scatter.uniform(-2.5, 2.5));
-  });
-  return features;
+void ranking(benchmark::State& state) {
+  const TestSet t(state.range(0), state.range(1));
+  const eval::FeatureSet set{.features = t.view(), .labels = t.labels, .ids = t.ids};
+  double recall = 0;
+  for (auto _ : state)
+    recall = eval::evaluate_retrieval(set, set, {.normalize = false}).recall_of(1);
+  t.report(state);
+  state.counters["recall@1"] = recall;
 }
 
-double peak_megabytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / 1024;
+void top_k(benchmark::State& state) {
+  const TestSet t(state.range(0), state.range(1));
+  const eval::FeatureSet set{.features = t.view()};
+  for (auto _ : state)
+    benchmark::DoNotOptimize(eval::top_k(set, set, state.range(2), {.normalize = false}));
+  t.report(state);
 }
 
-template <class F>
-void report(const char* what, const Settings& s, F&& f) {
-  const auto start = std::chrono::steady_clock::now();
-  f();
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const auto images = static_cast<double>(s.images);
-  const double flop = 2 * images * images * static_cast<double>(s.columns);
-  std::printf("%s: %.2f s, %.1f GFLOP/s, peak resident %.0f MB\n", what, seconds,
-              flop / seconds * 1e-9, peak_megabytes());
-}
+BENCHMARK(ranking)
+    ->Name("Ranking")
+    ->Args({60502, 512})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK(top_k)
+    ->Name("TopK")
+    ->Args({60502, 512, 100})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  Settings s;
-  CLI::App app("Time and memory of the retrieval metrics: every image is query and gallery");
-  app.add_option("--images", s.images)->check(CLI::Range(2, 10000000));
-  app.add_option("--columns", s.columns)->check(CLI::Range(1, 65536));
-  app.add_option("--per-class", s.per_class)->check(CLI::Range(2, 100000));
-  app.add_option("--threads", s.threads, "0: all");
-  app.add_option("--top-k", s.top_k, "also time top_k with this k");
-  CLI11_PARSE(app, argc, argv);
-
-  const std::vector<float> features = synthetic_features(s);
-  std::vector<std::int64_t> labels(static_cast<std::size_t>(s.images)), ids(labels.size());
-  std::iota(ids.begin(), ids.end(), std::int64_t{0});
-  for (std::size_t i = 0; i < labels.size(); ++i) labels[i] = ids[i] / s.per_class;
-  const Shape shape{s.images, s.columns};
-  const eval::FeatureSet set{.features = {features.data(), shape}, .labels = labels, .ids = ids};
-  const eval::RetrievalOptions options{.threads = s.threads};
-
-  std::printf("%lld x %lld x %lld, scratch planned %.0f MB, features %.0f MB\n",
-              static_cast<long long>(s.images), static_cast<long long>(s.images),
-              static_cast<long long>(s.columns),
-              static_cast<double>(eval::retrieval_scratch_bytes(shape, shape, options)) / 1048576,
-              static_cast<double>(features.size() * sizeof(float)) / 1048576);
-  report("evaluate_retrieval", s,
-         [&] { std::cout << eval::evaluate_retrieval(set, set, options) << '\n'; });
-  if (s.top_k > 0) report("top_k", s, [&] { eval::top_k(set, set, s.top_k, options); });
-}
+BENCHMARK_MAIN();

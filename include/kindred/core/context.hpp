@@ -10,6 +10,7 @@
 #include <utility>
 
 #ifdef __linux__
+#include <sched.h>
 #include <sys/mman.h>
 #endif
 
@@ -34,6 +35,16 @@ inline std::shared_ptr<void> allocate(std::size_t bytes) {
   return std::shared_ptr<void>(data, std::free);
 }
 
+/// The processors that this process may use: in a container or under taskset fewer than there are,
+/// which std::thread::hardware_concurrency() counts.
+inline int available_processors() {
+#ifdef __linux__
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
 /// Runs kernels on the threads of this machine. Results do not depend on the number of threads:
 /// work is cut into chunks by its shape alone, and partial results are combined in chunk order.
 class Context {
@@ -41,8 +52,7 @@ class Context {
   /// threads = 0 takes as many as the machine offers to this process.
   explicit Context(int threads = 0)
       : arena_(&cpu::allocate),
-        pool_(threads > 0 ? threads
-                          : std::max(1, static_cast<int>(std::thread::hardware_concurrency()))) {}
+        pool_(threads > 0 ? threads : available_processors()) {}
 
   int threads() const { return pool_.threads(); }
   Arena& arena() { return arena_; }

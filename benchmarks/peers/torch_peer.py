@@ -1,26 +1,21 @@
 #!/usr/bin/env python3
-"""One case in PyTorch, timed: compare_pytorch.py runs this file once per case, variant and repeat.
+"""PPLCNet and ArcMargin in PyTorch, as its users write them: eager in channels_last, TorchScript
+frozen and optimised for inference, torch.compile. See worker.py for how it is run.
 
-    python benchmarks/pytorch_case.py TrainStep/x1_0/32 compile --threads 2 --seconds 2
+    python torch_peer.py --export Inference/x1_0/32 REFERENCE FILE.onnx
 
-Prints one line of JSON: median seconds per step, steps, peak resident memory, versions.
+writes the network with the reference's weights for ONNX Runtime and OpenVINO.
 """
 
-import argparse
-import json
 import math
-import resource
-import statistics
-import time
+import sys
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-IMAGE = 224
-TRAIN_CLASSES = 1000
-EMBEDDING = 512
-MARGIN, SCALE = 0.2, 30.0
+import worker
+from worker import EMBEDDING, MARGIN, SCALE, TRAIN_CLASSES
 
 # kernel size, input and output channels at scale 1, stride, squeeze-excite
 PPLCNET_BLOCKS = {
@@ -119,39 +114,65 @@ class RecModel(nn.Module):
         self.neck = nn.Linear(1280, EMBEDDING)
         self.head = ArcMargin(EMBEDDING, TRAIN_CLASSES)
 
-    def forward(self, x, label):
-        return self.head(self.neck(self.backbone(x)), label)
+    def forward(self, x, label=None):
+        features = self.neck(self.backbone(x))
+        return features if label is None else self.head(features, label)
 
 
 def scale_of(name):
     return float(name[1:].replace("_", "."))
 
 
-def images(batch):
-    return torch.rand(batch, 3, IMAGE, IMAGE).contiguous(memory_format=torch.channels_last)
+def torch_name(name):
+    return (name.replace("._mean", ".running_mean").replace("._variance", ".running_var")
+            .replace("neck.fc.", "neck."))
 
 
-def inference_step(scale, batch, variant):
-    model = PPLCNet(scale_of(scale)).eval().to(memory_format=torch.channels_last)
-    x = images(int(batch))
-    if variant == "jit":
-        with torch.no_grad():
+def load(model, weights):
+    """Every tensor of the file into the tensor of its name; linear layers lie transposed there."""
+    state = {torch_name(name): torch.from_numpy(values.T.copy() if name in
+                                                ("neck.fc.weight", "head.weight") else values)
+             for name, values in weights.items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise ValueError(f"not the same network: missing {missing}, unexpected {unexpected}")
+    return model
+
+
+def recognizer(scale, batch, reference):
+    """The model with the reference's weights, and images."""
+    model = load(RecModel(scale_of(scale)), reference.weights)
+    images = torch.from_numpy(reference.images[:int(batch)])
+    last = torch.channels_last
+    return model.to(memory_format=last), images.contiguous(memory_format=last)
+
+
+def inference(scale, batch, variant, reference):
+    model, x = recognizer(scale, batch, reference)
+    model.eval()
+    with torch.no_grad():
+        if variant == "jit":
             model = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(model, x)))
-    elif variant == "compile":
-        model = torch.compile(model)
+        elif variant == "compile":
+            from torch._inductor import config
+            config.freezing = True  # folds batch norm and packs weights
+            model = torch.compile(model)
 
     def step():
-        with torch.inference_mode():
-            model(x)
+        with torch.no_grad():
+            return model(x)
 
-    return step
+    step()
+    return step, {"difference": reference.difference(step().numpy())}
 
 
-def train_step(scale, batch, variant):
-    model = RecModel(scale_of(scale)).train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4,
+def train_step(scale, batch, variant, reference):
+    model, x = recognizer(scale, batch, reference)
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4,
                                 fused=True)
-    x, label = images(int(batch)), torch.randint(TRAIN_CLASSES, (int(batch),))
+    label = torch.randint(TRAIN_CLASSES, (int(batch),))
     forward = torch.compile(model) if variant == "compile" else model
 
     def step():
@@ -159,7 +180,8 @@ def train_step(scale, batch, variant):
         F.cross_entropy(forward(x, label), label).backward()
         optimizer.step()
 
-    return step
+    step()
+    return step, {}
 
 
 def margin_step(batch, embedding, classes, variant):
@@ -173,39 +195,33 @@ def margin_step(batch, embedding, classes, variant):
         head.weight.grad = None
         F.cross_entropy(forward(x, label), label).backward()
 
-    return step
+    step()
+    return step, {}
 
 
-MAKERS = {"Inference": inference_step, "TrainStep": train_step, "MarginStep": margin_step}
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("case")
-    parser.add_argument("variant", choices=["eager", "compile", "jit"])
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    options = parser.parse_args()
+def prepare(kind, arguments, options):
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    kind, *arguments = options.case.split("/")
-    step = MAKERS[kind](*arguments, options.variant)
-    for _ in range(2):
-        step()
-    times = []
-    end = time.perf_counter() + options.seconds
-    while len(times) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    print(json.dumps({
-        "seconds": statistics.median(times),
-        "steps": len(times),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "torch": torch.__version__,
-        "onednn": torch.backends.mkldnn.is_available(),
-    }))
+    if kind == "MarginStep":
+        step, ready = margin_step(*arguments, options.variant)
+    else:
+        reference = worker.Reference(options.reference, arguments[0])
+        make = {"Inference": inference, "TrainStep": train_step}[kind]
+        step, ready = make(*arguments, options.variant, reference)
+    return step, dict(ready, version=f"PyTorch {torch.__version__}")
+
+
+def export(case, folder, path):
+    _, scale, batch = case.split("/")
+    reference = worker.Reference(folder, scale)
+    model = load(RecModel(scale_of(scale)), reference.weights).eval()
+    images = torch.from_numpy(reference.images[:int(batch)])
+    torch.onnx.export(model, (images,), path, dynamo=True, external_data=False,
+                      input_names=["images"], output_names=["features"])
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "--export":
+        export(*sys.argv[2:])
+    else:
+        worker.serve(prepare)
