@@ -90,10 +90,10 @@ std::vector<T> nhwc(const std::vector<T>& x, const std::vector<std::int64_t>& sh
 /// One fixture file, or one case of it.
 class Fixture {
  public:
-  explicit Fixture(const std::string& name)
+  explicit Fixture(const std::string& name, const std::string& source = "paddleclas")
       : file_(std::make_shared<io::SafetensorsFile>(std::string(KINDRED_FIXTURES) + "/" + name +
                                                     ".safetensors")) {
-    REQUIRE(file_->metadata().at("source") == "paddleclas");
+    REQUIRE(file_->metadata().at("source") == source);
   }
 
   /// The names of the cases.
