@@ -9,8 +9,13 @@
 #include <kindred/backbone/pp_lcnet.hpp>
 #include <kindred/core/concepts.hpp>
 #include <kindred/eval/retrieval.hpp>
+#include <kindred/head/ada_margin.hpp>
 #include <kindred/head/arc_margin.hpp>
+#include <kindred/head/circle_margin.hpp>
+#include <kindred/head/cos_margin.hpp>
 #include <kindred/head/fc.hpp>
+#include <kindred/head/mag_margin.hpp>
+#include <kindred/head/sub_center_arc_margin.hpp>
 #include <kindred/kernels/cpu/batch_norm.hpp>
 #include <kindred/kernels/cpu/channel_scale.hpp>
 #include <kindred/kernels/cpu/check_labels.hpp>

@@ -150,8 +150,9 @@ TEST_CASE("config: a missing key, an unknown key and a misspelt name say where a
                                "PPLCNet_x0_25?); known: PPLCNet, PPLCNet_x0_25"));
   CHECK_THAT(product_with({"Arch.Head.name=ArcMargins"}),
              ContainsSubstring("Arch.Head: there is no ArcMargins (did you mean ArcMargin?); "
-                               "known: ArcMargin, FC"));
-  CHECK_THAT(product_with({"Arch.Head.name=CosMargin"}), ContainsSubstring("known: ArcMargin, FC"));
+                               "known: AdaMargin, ArcMargin, CircleMargin, CosMargin, FC"));
+  CHECK(product_with({"Arch.Head.gradient=exactly"}) ==
+        "Arch.Head.gradient: \"exactly\" is neither exact nor straight_through");
   CHECK(product_with({"Arch.Head.margn=0.2"}) ==
         "Arch.Head.margn: unknown key (did you mean margin?)");
   CHECK(product_with({"Arch.Neck.embeding_size=24"}) ==

@@ -154,8 +154,8 @@ TEST_CASE("margin softmax: gradients are the derivatives of the loss") {
 
 TEST_CASE("margin softmax: the check above notices a straight-through margin") {
   struct StraightThrough : ArcMarginPolicy<double> {
-    MarginValue<double> target(double c) const {
-      return {ArcMarginPolicy<double>::target(c).value, 1.0};
+    MarginTarget<double> target(double c, const double* row) const {
+      return {ArcMarginPolicy<double>::target(c, row).value, 1.0};
     }
   };
   Problem<double> p{.batch = 5, .dim = 4, .classes = 9};
@@ -173,7 +173,7 @@ TEST_CASE("margin softmax: equals the written-out definition, in the fused and t
   struct Case {
     std::int64_t batch, dim, classes;
   };
-  const std::int64_t tile = cpu::MarginTiles<double>(6, 40, 1 << 20).tile;
+  const std::int64_t tile = cpu::MarginTiles<double>(6, 40, 1 << 20, 1).tile;
   for (const Case& c : {Case{1, 3, 1},
                         {3, 5, 2},
                         {4, 1, 3},
@@ -226,7 +226,7 @@ TEST_CASE("margin softmax: float follows double") {
 
 TEST_CASE("margin softmax: the same bits for 1 and 2 threads, kept or recomputed cosines") {
   Problem<float> a{.batch = 17, .dim = 96, .classes = 20011, .epsilon = 0.1f}, b = a, c = a;
-  CHECK(cpu::MarginTiles<float>(17, 96, 20011).chunks > 2);
+  CHECK(cpu::MarginTiles<float>(17, 96, 20011, 1).chunks > 2);
   const float loss = a.fused(1);
   CHECK(b.fused(2) == loss);
   CHECK(c.fused(2, true, 0) == loss);

@@ -7,6 +7,11 @@
 #include <vector>
 
 #include <kindred/config/section.hpp>
+#include <kindred/head/ada_margin.hpp>
+#include <kindred/head/circle_margin.hpp>
+#include <kindred/head/cos_margin.hpp>
+#include <kindred/head/mag_margin.hpp>
+#include <kindred/head/sub_center_arc_margin.hpp>
 #include <kindred/kindred.hpp>
 #include <kindred/model/any.hpp>
 
@@ -96,6 +101,23 @@ inline AnyLayer::Config neck(const Section& s) {
   return config;
 }
 
+inline GradientMode gradient_mode(const Section& s) {
+  const auto name = s.get<std::string>("gradient", "exact");
+  for (const GradientMode mode : {GradientMode::exact, GradientMode::straight_through})
+    if (name == name_of(mode)) return mode;
+  throw ConfigError(
+      text(s.where("gradient"), ": \"", name, "\" is neither exact nor straight_through"));
+}
+
+/// The sizes of a margin head, which must be there.
+template <class Head>
+typename Head::Config margin_head(const Section& s) {
+  typename Head::Config c;
+  c.embedding_size = s.get<std::int64_t>("embedding_size");
+  c.class_num = s.get<std::int64_t>("class_num");
+  return c;
+}
+
 inline AnyHead::Config head(const Section& s) {
   const auto name = s.get<std::string>("name");
   AnyHead::Config config;
@@ -103,14 +125,49 @@ inline AnyHead::Config head(const Section& s) {
     config = AnyHead::component<kindred::head::FC>(
         {s.get<std::int64_t>("embedding_size"), s.get<std::int64_t>("class_num"), has_bias(s)});
   } else if (name == "ArcMargin") {
-    kindred::head::ArcMargin::Config c{.embedding_size = s.get<std::int64_t>("embedding_size"),
-                                       .class_num = s.get<std::int64_t>("class_num")};
+    auto c = margin_head<kindred::head::ArcMargin>(s);
     c.margin = s.get("margin", c.margin);
     c.scale = s.get("scale", c.scale);
     c.easy_margin = s.get("easy_margin", c.easy_margin);
+    c.gradient = gradient_mode(s);
     config = AnyHead::component<kindred::head::ArcMargin>(c);
+  } else if (name == "CosMargin") {
+    auto c = margin_head<kindred::head::CosMargin>(s);
+    c.margin = s.get("margin", c.margin);
+    c.scale = s.get("scale", c.scale);
+    config = AnyHead::component<kindred::head::CosMargin>(c);
+  } else if (name == "CircleMargin") {
+    auto c = margin_head<kindred::head::CircleMargin>(s);
+    c.margin = s.get<double>("margin");
+    c.scale = s.get<double>("scale");
+    config = AnyHead::component<kindred::head::CircleMargin>(c);
+  } else if (name == "AdaMargin") {
+    kindred::head::AdaMargin::Config c;
+    c.embedding_size = s.get("embedding_size", c.embedding_size);
+    c.class_num = s.get("class_num", c.class_num);
+    c.m = s.get("m", c.m);
+    c.h = s.get("h", c.h);
+    c.s = s.get("s", c.s);
+    c.t_alpha = s.get("t_alpha", c.t_alpha);
+    config = AnyHead::component<kindred::head::AdaMargin>(c);
+  } else if (name == "MagMargin") {
+    auto c = margin_head<kindred::head::MagMargin>(s);
+    c.l_a = s.get("l_a", c.l_a);
+    c.u_a = s.get("u_a", c.u_a);
+    c.l_margin = s.get("l_margin", c.l_margin);
+    c.u_margin = s.get("u_margin", c.u_margin);
+    c.scale = s.get("scale", c.scale);
+    config = AnyHead::component<kindred::head::MagMargin>(c);
+  } else if (name == "SubCenterArcMargin") {
+    auto c = margin_head<kindred::head::SubCenterArcMargin>(s);
+    c.sub_centers = s.get("sub_centers", c.sub_centers);
+    c.margin = s.get("margin", c.margin);
+    c.scale = s.get("scale", c.scale);
+    c.easy_margin = s.get("easy_margin", c.easy_margin);
+    config = AnyHead::component<kindred::head::SubCenterArcMargin>(c);
   } else {
-    s.unknown_name(name, {"FC", "ArcMargin"});
+    s.unknown_name(name, {"AdaMargin", "ArcMargin", "CircleMargin", "CosMargin", "FC", "MagMargin",
+                          "SubCenterArcMargin"});
   }
   s.finish();
   return config;
@@ -150,7 +207,8 @@ inline AnyLosses::Config losses(const Section& s) {
 /// The model that the sections Arch and Loss describe:
 ///   Arch: {name: RecModel, Backbone: {name: PPLCNet_x2_5, ...}, BackboneStopLayer: {name:
 ///   flatten},
-///          Neck: {name: FC | BNNeck, ...}, Head: {name: FC | ArcMargin, ...}}
+///          Neck: {name: FC | BNNeck, ...}, Head: {name: FC | ArcMargin | CosMargin
+///          | CircleMargin | AdaMargin | MagMargin | SubCenterArcMargin, ...}}
 ///   Loss: {Train: [- CELoss: {weight, epsilon}, - TripletLossV2: {weight, margin, ...}]}
 /// Throws ConfigError that names the key. Backbone.pretrained is read by pretrained().
 inline Model::Config model(const Section& root) {

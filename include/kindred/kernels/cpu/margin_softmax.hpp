@@ -7,6 +7,7 @@
 // classes stays in its lane. The batch is padded with zero rows to whole vectors.
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -24,17 +25,18 @@ namespace kindred::cpu {
 /// How classes are cut into tiles and tiles into chunks; depends on the shape alone.
 template <class T>
 struct MarginTiles {
-  std::int64_t batch, dim, classes;
+  std::int64_t batch, dim, classes, sub_centers;
   std::int64_t padded;  ///< batch, rounded up to whole vectors
   std::int64_t tile;    ///< classes of a tile
   std::int64_t tiles, tiles_per_chunk, chunks;
 
-  MarginTiles(std::int64_t b, std::int64_t d, std::int64_t c)
-      : batch(b), dim(d), classes(c), padded(round_up(b, vector_size<T>)) {
+  MarginTiles(std::int64_t b, std::int64_t d, std::int64_t c, std::int64_t k)
+      : batch(b), dim(d), classes(c), sub_centers(k), padded(round_up(b, vector_size<T>)) {
     constexpr std::int64_t rows = GemmTile<T>::rows, cached = (std::int64_t{1} << 19) / sizeof(T);
     // The tile's centres take half a megabyte, and its cosines at most as much.
-    tile =
+    const std::int64_t centres =
         std::clamp(cached / std::max(dim, padded) / rows, std::int64_t{1}, std::int64_t{36}) * rows;
+    tile = std::max<std::int64_t>(1, centres / sub_centers);
     tiles = divide_up(classes, tile);
     // Every chunk has its own sum for dx; all of them together are kept below 8 MiB.
     const std::int64_t sums = std::clamp<std::int64_t>(
@@ -61,13 +63,13 @@ struct MarginInputs {
   Tensor<T> unit;             ///< [B,D] u
   Tensor<T> columns;          ///< [D,padded] u transposed, zeros in the padding
   Tensor<T> inverse_norms;    ///< [B] 1/|x_i|, 0 for a zero row
-  Tensor<T> inverse_centres;  ///< [C] 1/|w_j|, 0 for a zero row; filled tile by tile
+  Tensor<T> inverse_centres;  ///< [C K] 1/|w_j|, 0 for a zero row; filled tile by tile
 
   MarginInputs(Context& ctx, const MarginTiles<T>& t)
       : unit(ctx.make<T>({t.batch, t.dim}, "unit features")),
         columns(ctx.make<T>({t.dim, t.padded}, "unit features, transposed")),
         inverse_norms(ctx.make<T>({t.batch}, "inverse feature norms")),
-        inverse_centres(ctx.make<T>({t.classes}, "inverse centre norms")) {}
+        inverse_centres(ctx.make<T>({t.classes * t.sub_centers}, "inverse centre norms")) {}
 
   void normalize(const MarginTiles<T>& t, const T* x) const {
     std::fill(columns.data, columns.data + t.dim * t.padded, T(0));
@@ -104,7 +106,63 @@ void inverse_norms_of_rows(std::int64_t n, std::int64_t dim, const T* w, T* inve
   }
 }
 
-/// cosines[j,i] of n classes with centres w; their inverse norms are given.
+/// What is known of every row of the batch: `fields` arrays of `padded` elements.
+template <class T>
+struct MarginRows {
+  T* norm;            ///< |x_i|
+  T* target;          ///< c_iy
+  T* log_sum_exp;     ///< over all classes
+  T* label_gradient;  ///< dL_i/dc_iy / s
+  T* norm_gradient;   ///< dL_i/d|x_i| / s
+  T* values;          ///< the policy's row_values, one array after the other
+  std::int64_t padded;
+  static constexpr std::int64_t fields = 5;
+
+  MarginRows(T* data, std::int64_t size)
+      : norm(data),
+        target(data + size),
+        log_sum_exp(data + 2 * size),
+        label_gradient(data + 3 * size),
+        norm_gradient(data + 4 * size),
+        values(data + 5 * size),
+        padded(size) {}
+
+  /// The policy's values of row i, or of the rows from i on; never an array of nothing.
+  template <class Policy, class V>
+  std::array<V, Policy::row_values + 1> at(std::int64_t i) const {
+    std::array<V, Policy::row_values + 1> all{};
+    for (int k = 0; k < Policy::row_values; ++k)
+      all[static_cast<std::size_t>(k)] = load_lanes<V>(values + k * padded + i);
+    return all;
+  }
+};
+
+/// Cosines to the labels in double, and what the policy makes of the batch and of each row.
+template <class Policy, class T>
+void margin_begin(const MarginTiles<T>& t, const Policy& policy, const T* x, const T* w,
+                  const std::int64_t* labels, bool new_batch, const MarginRows<T>& rows) {
+  for (std::int64_t i = 0; i < t.batch; ++i) {
+    const T* in = x + i * t.dim;
+    const double norm = std::sqrt(dot_double(t.dim, in, in));
+    double best = -std::numeric_limits<double>::infinity();
+    for (std::int64_t k = 0; k < t.sub_centers; ++k) {
+      const T* centre = w + (labels[i] * t.sub_centers + k) * t.dim;
+      const double size = std::sqrt(dot_double(t.dim, centre, centre));
+      const double c = norm == 0 || size == 0 ? 0.0 : dot_double(t.dim, in, centre) / norm / size;
+      if (!(c <= best)) best = c;  // NaN wins
+    }
+    rows.norm[i] = static_cast<T>(norm);
+    rows.target[i] = static_cast<T>(best);
+  }
+  if (new_batch) policy.begin_batch(MarginBatch<T>{t.batch, rows.norm, rows.target});
+  for (std::int64_t i = 0; i < t.batch; ++i) {
+    T values[Policy::row_values + 1] = {};
+    policy.begin_row(MarginSample<T>{i, labels[i], rows.norm[i], rows.target[i]}, values);
+    for (int k = 0; k < Policy::row_values; ++k) rows.values[k * t.padded + i] = values[k];
+  }
+}
+
+/// cosines[j,i] of n centres w; their inverse norms are given.
 template <class T>
 void margin_tile_cosines(const MarginTiles<T>& t, std::int64_t n, const T* w, const T* inverse,
                          const T* unit_columns, T* cosines, T* scratch) {
@@ -116,6 +174,40 @@ void margin_tile_cosines(const MarginTiles<T>& t, std::int64_t n, const T* w, co
     for (std::int64_t i = 0; i < t.padded; i += vector_size<T>)
       store_lanes(row + i, Vector<T>(factor * load_lanes<Vector<T>>(row + i)));
   }
+}
+
+/// best[j,i] = largest cosine of the centres of class j.
+template <class T>
+void margin_tile_best(const MarginTiles<T>& t, std::int64_t n, const T* cosines, T* best) {
+  for (std::int64_t j = 0; j < n; ++j)
+    for (std::int64_t i = 0; i < t.padded; i += vector_size<T>) {
+      const T* first = cosines + j * t.sub_centers * t.padded + i;
+      auto largest = load_lanes<Vector<T>>(first);
+      for (std::int64_t k = 1; k < t.sub_centers; ++k)
+        largest = xsimd::max(load_lanes<Vector<T>>(first + k * t.padded), largest);
+      store_lanes(best + j * t.padded + i, largest);
+    }
+}
+
+/// Hands the gradients g[j,i] of n classes to the centre that had the largest cosine (the first of
+/// equals): the cosines become G[j,i] = g / |w|; along[j] = sum_i G[j,i] c_ij / |w_j|.
+template <class T>
+void margin_tile_split(const MarginTiles<T>& t, std::int64_t n, const T* g, const T* best,
+                       const T* inverse, T* cosines, T* along) {
+  using V = Vector<T>;
+  for (std::int64_t j = 0; j < n * t.sub_centers; ++j) along[j] = 0;
+  for (std::int64_t j = 0; j < n; ++j)
+    for (std::int64_t i = 0; i < t.padded; i += vector_size<T>) {
+      V left = load_lanes<V>(g + j * t.padded + i);
+      const V largest = load_lanes<V>(best + j * t.padded + i);
+      for (std::int64_t k = j * t.sub_centers; k < (j + 1) * t.sub_centers; ++k) {
+        const V c = load_lanes<V>(cosines + k * t.padded + i);
+        const V here = xsimd::select(c == largest, left, V(T(0))) * V(inverse[k]);
+        left = xsimd::select(c == largest, V(T(0)), left);
+        along[k] += xsimd::hadd(V(here * c)) * inverse[k];
+        store_lanes(cosines + k * t.padded + i, here);
+      }
+    }
 }
 
 /// local[i] = position of the label of row i in the tile, -1 if it is elsewhere.
@@ -145,13 +237,16 @@ struct MarginStatistics {
 /// calculation for softmax", 2018) keeps every scale and number of classes within range.
 template <class Policy, class T>
 void margin_tile_statistics(const MarginTiles<T>& t, const Policy& policy, std::int64_t n,
-                            const T* cosines, const T* local, const MarginStatistics<T>& stats) {
+                            const T* cosines, const T* local, const MarginRows<T>& rows,
+                            const MarginStatistics<T>& stats) {
   using V = Vector<T>;
   const V scale(policy.scale);
   for (std::int64_t i = 0; i < t.padded; i += vector_size<T>) {
     const V label = load_lanes<V>(local + i), before = load_lanes<V>(stats.largest + i);
+    const auto values = rows.template at<Policy, V>(i);
     auto logit = [&](std::int64_t j) {
-      return V(scale * policy.negative(load_lanes<V>(cosines + j * t.padded + i)).value);
+      const V c = load_lanes<V>(cosines + j * t.padded + i);
+      return V(scale * policy.negative(c, values.data()).value);
     };
     V largest = before;
     for (std::int64_t j = 0; j < n; ++j)
@@ -171,22 +266,12 @@ void margin_tile_statistics(const MarginTiles<T>& t, const Policy& policy, std::
   }
 }
 
-/// What the second pass needs to know about a row.
-template <class T>
-struct MarginRows {
-  T* target;          ///< cosine to the label, gathered by the first pass
-  T* log_sum_exp;     ///< over all classes
-  T* label_gradient;  ///< factor * dL_i/dc_iy / s
-  MarginRows(T* data, std::int64_t padded)
-      : target(data), log_sum_exp(data + padded), label_gradient(log_sum_exp + padded) {}
-};
-
 /// Merges the statistics of the chunks in their order; returns the loss of row i. With Ln the
 /// log-sum-exp of the negatives and z the target logit, CE = softplus(Ln - z) and
 /// p_y - 1 = -sigmoid(Ln - z) keep their digits where the row is nearly right.
 template <class Policy, class T>
 double margin_finish_row(const MarginTiles<T>& t, const Policy& policy, const T* stats,
-                         std::int64_t i, double epsilon, double factor, const MarginRows<T>& rows) {
+                         std::int64_t i, double epsilon, const MarginRows<T>& rows) {
   double largest = -1e30, sum = 0, total = 0;
   for (std::int64_t chunk = 0; chunk < t.chunks; ++chunk) {
     const T* s = stats + chunk * 3 * t.padded + i;
@@ -195,7 +280,8 @@ double margin_finish_row(const MarginTiles<T>& t, const Policy& policy, const T*
     total += s[2 * t.padded];
     largest = m;
   }
-  const MarginValue<T> target = policy.target(rows.target[i]);
+  const auto values = rows.template at<Policy, T>(i);
+  const MarginTarget<T> target = policy.target(rows.target[i], values.data());
   const double z = static_cast<double>(policy.scale) * target.value;
   const double classes = static_cast<double>(t.classes);
   const double excess = t.classes == 1 ? -std::numeric_limits<double>::infinity()
@@ -203,39 +289,40 @@ double margin_finish_row(const MarginTiles<T>& t, const Policy& policy, const T*
   const double tail = std::exp(-std::abs(excess));
   const double softplus = std::max(excess, 0.0) + std::log1p(tail);
   const double sigmoid = (excess > 0 ? 1.0 : tail) / (1 + tail);
+  const double gradient = epsilon - sigmoid - epsilon / classes;  // dL_i/dz_iy
   rows.log_sum_exp[i] = static_cast<T>(z + softplus);
-  rows.label_gradient[i] =
-      static_cast<T>(factor * (epsilon - sigmoid - epsilon / classes) * target.derivative);
+  rows.label_gradient[i] = static_cast<T>(gradient * target.derivative);
+  rows.norm_gradient[i] = static_cast<T>(gradient * target.by_norm);
   return softplus + epsilon * z - epsilon / classes * (total + z);
 }
 
-/// Turns the cosines of n classes into G[j,i] = g_ij / |w_j| in place;
-/// along[j] = sum_i G[j,i] c_ij / |w_j|.
+/// Turns the cosines of n classes into g_ij = dL/dc_ij in place or, if the inverse norms of the
+/// centres are given, into G[j,i] = g_ij / |w_j| and along[j] = sum_i G[j,i] c_ij / |w_j|.
 template <class Policy, class T>
 void margin_tile_gradient(const MarginTiles<T>& t, const Policy& policy, std::int64_t n, T smooth,
                           T factor, const T* local, const MarginRows<T>& rows, const T* inverse,
-                          T* cosines, T* along) {
+                          const T* cosines, T* g, T* along) {
   using V = Vector<T>;
   const V scale(policy.scale);
   for (std::int64_t j = 0; j < n; ++j) {
-    T* row = cosines + j * t.padded;
-    const V position(static_cast<T>(j)), common(factor * policy.scale * inverse[j]);
+    const T rho = inverse == nullptr ? T(1) : inverse[j];
+    const V position(static_cast<T>(j)), common(factor * policy.scale * rho);
     V sum(T(0));
     for (std::int64_t i = 0; i < t.padded; i += vector_size<T>) {
-      const V c = load_lanes<V>(row + i);
-      const auto negative = policy.negative(c);
+      const V c = load_lanes<V>(cosines + j * t.padded + i);
+      const auto negative = policy.negative(c, rows.template at<Policy, V>(i).data());
       const V p = xsimd::exp(V(scale * negative.value - load_lanes<V>(rows.log_sum_exp + i)));
       const V other = (p - V(smooth)) * negative.derivative;
-      const V g = common * xsimd::select(load_lanes<V>(local + i) == position,
-                                         load_lanes<V>(rows.label_gradient + i), other);
-      sum += g * c;
-      store_lanes(row + i, g);
+      const V gradient = common * xsimd::select(load_lanes<V>(local + i) == position,
+                                                load_lanes<V>(rows.label_gradient + i), other);
+      sum += gradient * c;
+      store_lanes(g + j * t.padded + i, gradient);
     }
-    along[j] = xsimd::hadd(sum) * inverse[j];
+    if (inverse != nullptr) along[j] = xsimd::hadd(sum) * rho;
   }
 }
 
-/// From G of n classes: dx_sum += G^T w (if given), dw += G u - along w (if given).
+/// From G of n centres: dx_sum += G^T w (if given), dw += G u - along w (if given).
 template <class T>
 void margin_tile_products(const MarginTiles<T>& t, std::int64_t n, const T* g, const T* along,
                           const T* unit, const T* w, T* dx_sum, bool first, T* dw, T* scratch) {
@@ -255,11 +342,11 @@ void margin_tile_products(const MarginTiles<T>& t, std::int64_t n, const T* g, c
   }
 }
 
-/// dx_i (+)= (v_i - (v_i.u_i) u_i) / |x_i| with v_i = the sums of all chunks, added in order into
-/// the first of them.
+/// dx_i (+)= (v_i - (v_i.u_i) u_i) / |x_i| + factor norm_gradient_i u_i with v_i = the sums of all
+/// chunks, added in order into the first of them.
 template <class T>
 void margin_finish_features(Context& ctx, const MarginTiles<T>& t, const MarginInputs<T>& in,
-                            T* dx_sums, bool accumulate, T* dx) {
+                            T* dx_sums, const T* norm_gradient, T factor, bool accumulate, T* dx) {
   const std::int64_t size = t.batch * t.dim;
   const T *unit = in.unit.data, *inverse = in.inverse_norms.data;
   ctx.parallel_for(t.batch, [=](std::int64_t i) {
@@ -270,7 +357,7 @@ void margin_finish_features(Context& ctx, const MarginTiles<T>& t, const MarginI
     const T along = static_cast<T>(dot_double(t.dim, v, u));
     T* out = dx + i * t.dim;
     for (std::int64_t d = 0; d < t.dim; ++d) {
-      const T gradient = (v[d] - along * u[d]) * inverse[i];
+      const T gradient = (v[d] - along * u[d]) * inverse[i] + factor * norm_gradient[i] * u[d];
       out[d] = accumulate ? out[d] + gradient : gradient;
     }
   });
@@ -280,39 +367,50 @@ void margin_finish_features(Context& ctx, const MarginTiles<T>& t, const MarginI
 template <class T>
 struct MarginScratch {
   Tensor<T> memory;
-  std::int64_t cosines_size, vectors_size, thread_size;
+  std::int64_t cosines_size, best_size, vectors_size, thread_size;
 
   MarginScratch(Context& ctx, const MarginTiles<T>& t, bool with_cosines)
-      : cosines_size(with_cosines ? round_up(t.tile * t.padded, 64) : 0),
+      : cosines_size(with_cosines ? round_up(t.tile * t.sub_centers * t.padded, 64) : 0),
+        best_size(t.sub_centers > 1 ? round_up(t.tile * t.padded, 64) : 0),
         vectors_size(round_up(t.padded, 64)),
-        thread_size(gemm_scratch_size<T>() + cosines_size + vectors_size + round_up(t.tile, 64)) {
+        thread_size(gemm_scratch_size<T>() + cosines_size + 2 * best_size + vectors_size +
+                    round_up(t.tile * t.sub_centers, 64)) {
     memory = ctx.make<T>({ctx.threads(), thread_size}, "margin tile");
   }
   T* gemm(int thread) const { return memory.data + thread * thread_size; }
   T* cosines(int thread) const { return gemm(thread) + gemm_scratch_size<T>(); }
-  T* local(int thread) const { return cosines(thread) + cosines_size; }
+  T* best(int thread) const { return cosines(thread) + cosines_size; }
+  T* class_gradient(int thread) const { return best(thread) + best_size; }
+  T* local(int thread) const { return class_gradient(thread) + best_size; }
   T* along(int thread) const { return local(thread) + vectors_size; }
 };
 
-/// The first pass: cosines (into `stored` if it is not null), statistics per chunk, target cosines.
+/// The cosines of the classes of a tile: those of its centres, or the largest for each class.
+template <class T>
+const T* margin_class_cosines(const MarginTiles<T>& t, std::int64_t n, const T* cosines, T* best) {
+  if (t.sub_centers == 1) return cosines;
+  margin_tile_best(t, n, cosines, best);
+  return best;
+}
+
+/// The first pass: cosines (into `stored` if it is not null) and statistics per chunk.
 template <class Policy, class T>
 void margin_first_pass(Context& ctx, const MarginTiles<T>& t, const Policy& policy,
                        const MarginInputs<T>& in, const MarginScratch<T>& scratch, const T* w,
-                       const std::int64_t* labels, T* stored, T* stats, T* target) {
+                       const std::int64_t* labels, const MarginRows<T>& rows, T* stored, T* stats) {
   t.loop(ctx, [&](std::int64_t tile, std::int64_t chunk, int thread) {
-    const std::int64_t j0 = t.begin(tile), n = t.size(tile);
+    const std::int64_t n = t.size(tile), j0 = t.begin(tile) * t.sub_centers;
+    const T* centres = w + j0 * t.dim;
     T* inverse = in.inverse_centres.data + j0;
-    T* local = scratch.local(thread);
     T* cosines = stored != nullptr ? stored + j0 * t.padded : scratch.cosines(thread);
-    inverse_norms_of_rows(n, t.dim, w + j0 * t.dim, inverse);
-    margin_tile_cosines(t, n, w + j0 * t.dim, inverse, in.columns.data, cosines,
+    inverse_norms_of_rows(n * t.sub_centers, t.dim, centres, inverse);
+    margin_tile_cosines(t, n * t.sub_centers, centres, inverse, in.columns.data, cosines,
                         scratch.gemm(thread));
-    margin_local_labels(t, tile, labels, local);
-    for (std::int64_t i = 0; i < t.batch; ++i)
-      if (local[i] >= T(0)) target[i] = cosines[static_cast<std::int64_t>(local[i]) * t.padded + i];
+    margin_local_labels(t, tile, labels, scratch.local(thread));
     const MarginStatistics<T> sums(stats + chunk * 3 * t.padded, t.padded);
     if (tile == chunk * t.tiles_per_chunk) sums.clear(t.padded);
-    margin_tile_statistics(t, policy, n, cosines, local, sums);
+    margin_tile_statistics(t, policy, n, margin_class_cosines(t, n, cosines, scratch.best(thread)),
+                           scratch.local(thread), rows, sums);
   });
 }
 
@@ -320,15 +418,17 @@ template <class Policy, class T>
 void margin_softmax(Context& ctx, const Policy& policy, std::int64_t batch, std::int64_t dim,
                     std::int64_t classes, const T* x, const T* w, const std::int64_t* labels,
                     T epsilon, T weight, T* loss, T* dx, T* dw, std::int64_t store_limit) {
-  const MarginTiles<T> t(batch, dim, classes);
+  const MarginTiles<T> t(batch, dim, classes, policy.sub_centers());
+  const std::int64_t centres = classes * t.sub_centers;
   const bool gradients = dx != nullptr || dw != nullptr;
   const bool store =
-      gradients && classes <= store_limit / static_cast<std::int64_t>(sizeof(T)) / t.padded;
+      gradients && centres <= store_limit / static_cast<std::int64_t>(sizeof(T)) / t.padded;
   const MarginInputs<T> in(ctx, t);
   const MarginScratch<T> scratch(ctx, t, !store);
-  auto stored = ctx.make<T>({store ? classes : 0, t.padded}, "cosines");
+  auto stored = ctx.make<T>({store ? centres : 0, t.padded}, "cosines");
   auto stats = ctx.make<T>({t.chunks, 3, t.padded}, "softmax statistics");
-  auto row_values = ctx.make<T>({3, t.padded}, "softmax rows");
+  auto row_values =
+      ctx.make<T>({MarginRows<T>::fields + Policy::row_values, t.padded}, "softmax rows");
   auto dx_sums = ctx.make<T>({dx != nullptr ? t.chunks : 0, batch, dim}, "feature gradients");
   if (ctx.planning()) return;
   check_labels("margin_softmax", labels, batch, classes);
@@ -336,45 +436,58 @@ void margin_softmax(Context& ctx, const Policy& policy, std::int64_t batch, std:
   in.normalize(t, x);
   std::fill(row_values.begin(), row_values.end(), T(0));
   const MarginRows<T> rows(row_values.data, t.padded);
-  margin_first_pass(ctx, t, policy, in, scratch, w, labels, kept, stats.data, rows.target);
+  margin_begin(t, policy, x, w, labels, true, rows);
+  margin_first_pass(ctx, t, policy, in, scratch, w, labels, rows, kept, stats.data);
 
   double sum = 0;
   for (std::int64_t i = 0; i < batch; ++i)
-    sum += margin_finish_row(t, policy, stats.data, i, static_cast<double>(epsilon), 1.0, rows);
+    sum += margin_finish_row(t, policy, stats.data, i, static_cast<double>(epsilon), rows);
   *loss = static_cast<T>(sum / static_cast<double>(batch));
   if (!gradients) return;
 
   const T smooth = epsilon / static_cast<T>(classes), factor = weight / static_cast<T>(batch);
   t.loop(ctx, [&](std::int64_t tile, std::int64_t chunk, int thread) {
-    const std::int64_t j0 = t.begin(tile), n = t.size(tile);
-    const T *centres = w + j0 * dim, *inverse = in.inverse_centres.data + j0;
+    const std::int64_t n = t.size(tile), j0 = t.begin(tile) * t.sub_centers;
+    const T *at = w + j0 * dim, *inverse = in.inverse_centres.data + j0;
     T* cosines = store ? kept + j0 * t.padded : scratch.cosines(thread);
+    T *local = scratch.local(thread), *along = scratch.along(thread);
     if (!store)
-      margin_tile_cosines(t, n, centres, inverse, in.columns.data, cosines, scratch.gemm(thread));
-    margin_local_labels(t, tile, labels, scratch.local(thread));
-    margin_tile_gradient(t, policy, n, smooth, factor, scratch.local(thread), rows, inverse,
-                         cosines, scratch.along(thread));
-    margin_tile_products(t, n, cosines, scratch.along(thread), in.unit.data, centres,
+      margin_tile_cosines(t, n * t.sub_centers, at, inverse, in.columns.data, cosines,
+                          scratch.gemm(thread));
+    margin_local_labels(t, tile, labels, local);
+    if (t.sub_centers == 1) {
+      margin_tile_gradient(t, policy, n, smooth, factor, local, rows, inverse, cosines, cosines,
+                           along);
+    } else {
+      T *best = scratch.best(thread), *g = scratch.class_gradient(thread);
+      margin_tile_best(t, n, cosines, best);
+      margin_tile_gradient<Policy, T>(t, policy, n, smooth, factor, local, rows, nullptr, best, g,
+                                      nullptr);
+      margin_tile_split(t, n, g, best, inverse, cosines, along);
+    }
+    margin_tile_products(t, n * t.sub_centers, cosines, along, in.unit.data, at,
                          dx == nullptr ? nullptr : dx_sums.data + chunk * batch * dim,
                          tile == chunk * t.tiles_per_chunk, dw == nullptr ? nullptr : dw + j0 * dim,
                          scratch.gemm(thread));
   });
-  if (dx != nullptr) margin_finish_features(ctx, t, in, dx_sums.data, true, dx);
+  if (dx != nullptr)
+    margin_finish_features(ctx, t, in, dx_sums.data, rows.norm_gradient, factor * policy.scale,
+                           true, dx);
 }
 
+/// One matrix product, whose columns are then divided by the norms of the centres.
 template <class T>
-void margin_logits(Context& ctx, std::int64_t batch, std::int64_t dim, std::int64_t classes,
-                   const T* x, const T* w, T* cosines) {
-  const MarginTiles<T> t(batch, dim, classes);
+void margin_logits_of_centres(Context& ctx, const MarginTiles<T>& t, const T* x, const T* w,
+                              T* cosines) {
   const MarginInputs<T> in(ctx, t);
   if (!ctx.planning()) in.normalize(t, x);
   T* inverse = in.inverse_centres.data;
   t.loop(ctx, [&](std::int64_t tile, std::int64_t, int) {
-    inverse_norms_of_rows(t.size(tile), dim, w + t.begin(tile) * dim, inverse + t.begin(tile));
+    inverse_norms_of_rows(t.size(tile), t.dim, w + t.begin(tile) * t.dim, inverse + t.begin(tile));
   });
-  gemm(ctx, Transpose::no, Transpose::yes, batch, classes, dim, static_cast<const T*>(in.unit.data),
-       dim, w, dim, cosines, classes, false);
-  ctx.parallel_for(batch, [=](std::int64_t i) {
+  gemm(ctx, Transpose::no, Transpose::yes, t.batch, t.classes, t.dim,
+       static_cast<const T*>(in.unit.data), t.dim, w, t.dim, cosines, t.classes, false);
+  ctx.parallel_for(t.batch, [=, classes = t.classes](std::int64_t i) {
     T* row = cosines + i * classes;
     vector_loop<T>(classes, [=](auto lane, std::int64_t j) {
       using V = typename decltype(lane)::type;
@@ -383,40 +496,84 @@ void margin_logits(Context& ctx, std::int64_t batch, std::int64_t dim, std::int6
   });
 }
 
+/// Tile by tile, because of the cosines of a class only the largest is kept.
+template <class T>
+void margin_logits_of_sub_centres(Context& ctx, const MarginTiles<T>& t, const T* x, const T* w,
+                                  T* cosines) {
+  const MarginInputs<T> in(ctx, t);
+  const MarginScratch<T> scratch(ctx, t, true);
+  if (ctx.planning()) return;
+  in.normalize(t, x);
+  t.loop(ctx, [&](std::int64_t tile, std::int64_t, int thread) {
+    const std::int64_t n = t.size(tile), j0 = t.begin(tile) * t.sub_centers;
+    T *inverse = in.inverse_centres.data + j0, *all = scratch.cosines(thread);
+    T* best = scratch.best(thread);
+    inverse_norms_of_rows(n * t.sub_centers, t.dim, w + j0 * t.dim, inverse);
+    margin_tile_cosines(t, n * t.sub_centers, w + j0 * t.dim, inverse, in.columns.data, all,
+                        scratch.gemm(thread));
+    margin_tile_best(t, n, all, best);
+    for (std::int64_t i = 0; i < t.batch; ++i)
+      for (std::int64_t j = 0; j < n; ++j)
+        cosines[i * t.classes + t.begin(tile) + j] = best[j * t.padded + i];
+  });
+}
+
+template <class T>
+void margin_logits(Context& ctx, std::int64_t batch, std::int64_t dim, std::int64_t classes,
+                   std::int64_t sub_centers, const T* x, const T* w, T* cosines) {
+  const MarginTiles<T> t(batch, dim, classes, sub_centers);
+  if (sub_centers == 1)
+    margin_logits_of_centres(ctx, t, x, w, cosines);
+  else
+    margin_logits_of_sub_centres(ctx, t, x, w, cosines);
+}
+
 template <class Policy, class T>
 void margin_logits_forward(Context& ctx, const Policy& policy, std::int64_t batch, std::int64_t dim,
                            std::int64_t classes, const T* x, const T* w, const std::int64_t* labels,
                            T* logits) {
-  margin_logits(ctx, batch, dim, classes, x, w, logits);
+  const MarginTiles<T> t(batch, dim, classes, policy.sub_centers());
+  auto row_values =
+      ctx.make<T>({MarginRows<T>::fields + Policy::row_values, t.padded}, "logit rows");
+  if (!ctx.planning()) check_labels("margin_logits_forward", labels, batch, classes);
+  margin_logits(ctx, batch, dim, classes, t.sub_centers, x, w, logits);
   if (ctx.planning()) return;
-  check_labels("margin_logits_forward", labels, batch, classes);
+  const MarginRows<T> rows(row_values.data, t.padded);
+  margin_begin(t, policy, x, w, labels, true, rows);
   ctx.parallel_for(batch, [=, &policy](std::int64_t i) {
     T* row = logits + i * classes;
-    const T target = policy.scale * policy.target(row[labels[i]]).value;
-    vector_loop<T>(classes, [=, &policy](auto lane, std::int64_t j) {
+    const auto values = rows.template at<Policy, T>(i);
+    vector_loop<T>(classes, [&](auto lane, std::int64_t j) {
       using V = typename decltype(lane)::type;
-      store_lanes(row + j, V(V(policy.scale) * policy.negative(load_lanes<V>(row + j)).value));
+      std::array<V, Policy::row_values + 1> same{};
+      for (std::size_t k = 0; k + 1 < same.size(); ++k) same[k] = V(values[k]);
+      const auto negative = policy.negative(load_lanes<V>(row + j), same.data());
+      store_lanes(row + j, V(V(policy.scale) * negative.value));
     });
-    row[labels[i]] = target;
+    row[labels[i]] = policy.scale * policy.target(rows.target[i], values.data()).value;
   });
 }
 
-/// The cosines of n classes from class j0 on become G as in margin_tile_gradient.
+/// The cosines of n classes become g_ij or G as in margin_tile_gradient, from dL/dz_ij.
 template <class Policy, class T>
 void margin_tile_chain(const MarginTiles<T>& t, const Policy& policy, std::int64_t j0,
                        std::int64_t n, const T* dlogits, const std::int64_t* labels,
-                       const T* inverse, T* cosines, T* along) {
+                       const MarginRows<T>& rows, const T* inverse, const T* cosines, T* g,
+                       T* along) {
   for (std::int64_t j = 0; j < n; ++j) {
+    const T rho = inverse == nullptr ? T(1) : inverse[j];
     T sum = 0;
     for (std::int64_t i = 0; i < t.batch; ++i) {
       const T c = cosines[j * t.padded + i];
-      const T derivative =
-          labels[i] == j0 + j ? policy.target(c).derivative : policy.negative(c).derivative;
-      const T g = dlogits[i * t.classes + j0 + j] * policy.scale * derivative * inverse[j];
-      sum += g * c;
-      cosines[j * t.padded + i] = g;
+      const auto values = rows.template at<Policy, T>(i);
+      const T derivative = labels[i] == j0 + j ? rows.label_gradient[i]
+                                               : policy.negative(c, values.data()).derivative;
+      const T gradient = dlogits[i * t.classes + j0 + j] * policy.scale * derivative * rho;
+      sum += gradient * c;
+      g[j * t.padded + i] = gradient;
     }
-    along[j] = sum * inverse[j];
+    for (std::int64_t i = t.batch; i < t.padded; ++i) g[j * t.padded + i] = 0;
+    if (inverse != nullptr) along[j] = sum * rho;
   }
 }
 
@@ -424,25 +581,45 @@ template <class Policy, class T>
 void margin_logits_backward(Context& ctx, const Policy& policy, std::int64_t batch,
                             std::int64_t dim, std::int64_t classes, const T* dlogits, const T* x,
                             const T* w, const std::int64_t* labels, T* dx, T* dw) {
-  const MarginTiles<T> t(batch, dim, classes);
+  const MarginTiles<T> t(batch, dim, classes, policy.sub_centers());
   const MarginInputs<T> in(ctx, t);
   const MarginScratch<T> scratch(ctx, t, true);
+  auto row_values =
+      ctx.make<T>({MarginRows<T>::fields + Policy::row_values, t.padded}, "logit rows");
   auto dx_sums = ctx.make<T>({t.chunks, batch, dim}, "feature gradients");
   if (ctx.planning()) return;
   check_labels("margin_logits_backward", labels, batch, classes);
   in.normalize(t, x);
+  const MarginRows<T> rows(row_values.data, t.padded);
+  margin_begin(t, policy, x, w, labels, false, rows);
+  for (std::int64_t i = 0; i < batch; ++i) {
+    const auto values = rows.template at<Policy, T>(i);
+    const MarginTarget<T> target = policy.target(rows.target[i], values.data());
+    rows.label_gradient[i] = target.derivative;
+    rows.norm_gradient[i] = dlogits[i * classes + labels[i]] * target.by_norm;
+  }
   t.loop(ctx, [&](std::int64_t tile, std::int64_t chunk, int thread) {
-    const std::int64_t j0 = t.begin(tile), n = t.size(tile);
+    const std::int64_t n = t.size(tile), first = t.begin(tile), j0 = first * t.sub_centers;
     T *inverse = in.inverse_centres.data + j0, *cosines = scratch.cosines(thread);
-    inverse_norms_of_rows(n, dim, w + j0 * dim, inverse);
-    margin_tile_cosines(t, n, w + j0 * dim, inverse, in.columns.data, cosines,
+    T* along = scratch.along(thread);
+    inverse_norms_of_rows(n * t.sub_centers, dim, w + j0 * dim, inverse);
+    margin_tile_cosines(t, n * t.sub_centers, w + j0 * dim, inverse, in.columns.data, cosines,
                         scratch.gemm(thread));
-    margin_tile_chain(t, policy, j0, n, dlogits, labels, inverse, cosines, scratch.along(thread));
-    margin_tile_products(t, n, cosines, scratch.along(thread), in.unit.data, w + j0 * dim,
+    if (t.sub_centers == 1) {
+      margin_tile_chain(t, policy, first, n, dlogits, labels, rows, inverse, cosines, cosines,
+                        along);
+    } else {
+      T *best = scratch.best(thread), *g = scratch.class_gradient(thread);
+      margin_tile_best(t, n, cosines, best);
+      margin_tile_chain<Policy, T>(t, policy, first, n, dlogits, labels, rows, nullptr, best, g,
+                                   nullptr);
+      margin_tile_split(t, n, g, best, inverse, cosines, along);
+    }
+    margin_tile_products(t, n * t.sub_centers, cosines, along, in.unit.data, w + j0 * dim,
                          dx_sums.data + chunk * batch * dim, tile == chunk * t.tiles_per_chunk,
                          dw == nullptr ? nullptr : dw + j0 * dim, scratch.gemm(thread));
   });
-  margin_finish_features(ctx, t, in, dx_sums.data, false, dx);
+  margin_finish_features(ctx, t, in, dx_sums.data, rows.norm_gradient, policy.scale, false, dx);
 }
 
 }  // namespace kindred::cpu
