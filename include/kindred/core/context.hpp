@@ -51,8 +51,7 @@ class Context {
  public:
   /// threads = 0 takes as many as the machine offers to this process.
   explicit Context(int threads = 0)
-      : arena_(&cpu::allocate),
-        pool_(threads > 0 ? threads : available_processors()) {}
+      : arena_(&cpu::allocate), pool_(threads > 0 ? threads : available_processors()) {}
 
   int threads() const { return pool_.threads(); }
   Arena& arena() { return arena_; }

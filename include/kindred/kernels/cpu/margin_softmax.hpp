@@ -542,15 +542,15 @@ void margin_logits_forward(Context& ctx, const Policy& policy, std::int64_t batc
   margin_begin(t, policy, x, w, labels, true, rows);
   ctx.parallel_for(batch, [=, &policy](std::int64_t i) {
     T* row = logits + i * classes;
-    const auto values = rows.template at<Policy, T>(i);
+    const auto own = rows.template at<Policy, T>(i);
     vector_loop<T>(classes, [&](auto lane, std::int64_t j) {
       using V = typename decltype(lane)::type;
       std::array<V, Policy::row_values + 1> same{};
-      for (std::size_t k = 0; k + 1 < same.size(); ++k) same[k] = V(values[k]);
+      for (std::size_t k = 0; k + 1 < same.size(); ++k) same[k] = V(own[k]);
       const auto negative = policy.negative(load_lanes<V>(row + j), same.data());
       store_lanes(row + j, V(V(policy.scale) * negative.value));
     });
-    row[labels[i]] = policy.scale * policy.target(rows.target[i], values.data()).value;
+    row[labels[i]] = policy.scale * policy.target(rows.target[i], own.data()).value;
   });
 }
 
