@@ -33,7 +33,9 @@ inline std::int64_t margin_classes(const char* place, const Shape& x, const Shap
                                    std::int64_t sub_centers) {
   if (sub_centers < 1 || w[0] % sub_centers != 0)
     throw ShapeError(text(place, ": ", w[0], " centres are not ", sub_centers, " for each class"));
-  check_shape(text(place, ": w").c_str(), w, {w[0], x[1]});
+  // The text only where it is needed: a step allocates nothing.
+  const Shape expected{w[0], x[1]};
+  if (w != expected) check_shape(text(place, ": w").c_str(), w, expected);
   if (x.size() == 0 || w.size() == 0)
     throw ShapeError(text(place, ": empty features ", x, " or centres ", w));
   return w[0] / sub_centers;
