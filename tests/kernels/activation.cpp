@@ -9,9 +9,10 @@ using namespace kindred::test;
 namespace {
 
 constexpr Activation all[] = {
-    Activation::identity,  Activation::relu,        Activation::relu6,
-    Activation::hardswish, Activation::hardsigmoid, Activation::sigmoid,
-    Activation::swish,     Activation::tanh,        Activation::hardsigmoid_0_2,
+    Activation::identity,       Activation::relu,        Activation::relu6,
+    Activation::hardswish,      Activation::hardsigmoid, Activation::sigmoid,
+    Activation::swish,          Activation::tanh,        Activation::hardsigmoid_0_2,
+    Activation::leaky_relu_0_1,
 };
 
 template <class T>
@@ -47,6 +48,8 @@ TEST_CASE("activation: known values") {
   CHECK(activate(Activation::relu6, 7.0) == 6);
   CHECK(activate(Activation::sigmoid, 0.0) == 0.5);
   CHECK(activate(Activation::swish, 0.0) == 0);
+  CHECK(activate(Activation::leaky_relu_0_1, -3.0) == Approx(-0.3));
+  CHECK(activate(Activation::leaky_relu_0_1, 3.0) == 3);
 }
 
 TEST_CASE("activation: the derivative is the derivative") {

@@ -179,13 +179,16 @@ TEST_CASE("conv2d: backward is the derivative of forward") {
 }
 
 TEST_CASE("conv2d: the fused epilogue is scale, shift and activation") {
-  const Case cases[] = {{square(1, 1, 0), {2, 9, 7, 20}, 37},
-                        {square(3, 2, 1), {2, 9, 7, 3}, 16},
-                        {square(3, 2, 1), {2, 33, 31, 3}, 16},
-                        {square(3, 1, 1, 2), {1, 5, 7, 8}, 6},
-                        {square(3, 1, 1, 19), {1, 9, 9, 19}, 19}};
+  const Case cases[] = {
+      {square(1, 1, 0), {2, 9, 7, 20}, 37},    {square(3, 2, 1), {2, 9, 7, 3}, 16},
+      {square(3, 2, 1), {2, 33, 31, 3}, 16},   {square(3, 1, 1, 2), {1, 5, 7, 8}, 6},
+      {square(1, 1, 0), {1, 8, 7, 20}, 32},  // whole tiles
+      {square(3, 1, 1, 19), {1, 9, 9, 19}, 19}};
+  using A = Activation;
   for (const Case& c : cases)
-    for (Activation activation : {Activation::identity, Activation::hardswish, Activation::sigmoid})
+    for (Activation activation :
+         {A::identity, A::relu, A::relu6, A::hardswish, A::hardsigmoid, A::hardsigmoid_0_2,
+          A::leaky_relu_0_1, A::sigmoid, A::swish, A::tanh})
       for (bool scaled : {false, true}) {
         const auto x = random_values<float>(c.x.size(), 1),
                    w = random_values<float>(c.w().size(), 2);
@@ -206,6 +209,27 @@ TEST_CASE("conv2d: the fused epilogue is scale, shift and activation") {
         }
         CHECK(difference(got, expected) < 1e-5);
       }
+}
+
+TEST_CASE("conv2d: NaN passes the fused epilogue") {
+  const Case cases[] = {{square(1, 1, 0), {1, 8, 7, 20}, 37},
+                        {square(3, 2, 1), {1, 33, 31, 3}, 16},
+                        {square(3, 1, 1, 32), {1, 9, 9, 32}, 32}};
+  for (const Case& c : cases)
+    for (Activation activation : {Activation::relu, Activation::relu6, Activation::hardsigmoid,
+                                  Activation::hardswish, Activation::leaky_relu_0_1}) {
+      auto x = random_values<float>(c.x.size(), 1);
+      x[0] = std::numeric_limits<float>::quiet_NaN();
+      const auto w = random_values<float>(c.w().size(), 2);
+      const auto shift = random_values<float>(c.out_channels, 4);
+      std::vector<float> y(static_cast<std::size_t>(c.y().size()));
+      cpu::Context ctx(1);
+      run_planned(ctx, [&] {
+        kernels::conv2d_forward(ctx, c.geometry, view(x, c.x), view(w, c.w()), View<const float>{},
+                                view(shift, {c.out_channels}), activation, view(y, c.y()));
+      });
+      CHECK(std::isnan(y[0]));
+    }
 }
 
 TEST_CASE("conv2d: planning computes nothing") {

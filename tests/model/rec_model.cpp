@@ -104,6 +104,28 @@ TEST_CASE("RecModel: one and two threads give the same bits") {
   CHECK(features[0] == features[1]);
 }
 
+TEST_CASE("Session: large batches run in parts, with the same bits for any number of threads") {
+  const auto model = small_model<double>();
+  const kd::Shape shape{23, 32, 32, 3};  // 6 parts, the last one smaller
+  const auto images = images_of<double>(shape);
+  auto run = [&](int threads) {
+    auto session = model.session({.threads = threads});
+    session.logits(view(images, shape));  // another width before
+    const auto f = session.features(view(images, shape));
+    REQUIRE(f.shape == kd::Shape{23, 8});
+    return std::vector<double>(f.begin(), f.end());
+  };
+  const auto expected = run(1);
+  CHECK(run(2) == expected);
+  CHECK(run(64) == expected);  // more threads than parts
+  auto session = model.session({.threads = 1});
+  for (std::int64_t i = 0; i < shape[0]; ++i) {
+    const auto one = session.features({images.data() + i * 32 * 32 * 3, {1, 32, 32, 3}});
+    for (std::int64_t j = 0; j < 8; ++j)
+      CHECK(one.data[j] == Approx(expected[std::size_t(i * 8 + j)]).epsilon(1e-9));
+  }
+}
+
 TEST_CASE("RecModel: sessions share a const model between threads") {
   const auto model = small_model<float>();
   const auto images = images_of<float>(image_shape);

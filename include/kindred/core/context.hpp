@@ -49,6 +49,10 @@ inline int available_processors() {
 /// work is cut into chunks by its shape alone, and partial results are combined in chunk order.
 class Context {
  public:
+  /// What Session gives to one thread at a time. One image leaves weights too little use, many
+  /// leave the cache: 1 to 4 are within 5% of each other, 32 are 15% slower (PPLCNet at 224).
+  static constexpr std::int64_t images_per_part = 4;
+
   /// threads = 0 takes as many as the machine offers to this process.
   explicit Context(int threads = 0)
       : arena_(&cpu::allocate), pool_(threads > 0 ? threads : available_processors()) {}

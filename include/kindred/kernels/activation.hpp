@@ -22,7 +22,8 @@ enum class Activation {
   hardsigmoid_0_2,  ///< clip(x/5 + 1/2), the squeeze-excite gate of Paddle's MobileNetV3
   sigmoid,          ///< 1 / (1 + exp(-x))
   swish,            ///< x sigmoid(x)
-  tanh              ///< tanh(x)
+  tanh,             ///< tanh(x)
+  leaky_relu_0_1    ///< max(x, x/10)
 };
 
 /// activation(x) for a scalar.
@@ -48,6 +49,8 @@ KINDRED_HD inline T activate(Activation activation, T x) {
       return x / (T(1) + std::exp(-x));
     case Activation::tanh:
       return std::tanh(x);
+    case Activation::leaky_relu_0_1:
+      return x > T(0) ? x : x * T(0.1);
   }
   return x;
 }
@@ -80,6 +83,8 @@ KINDRED_HD inline T activate_derivative(Activation activation, T x) {
       const T t = std::tanh(x);
       return T(1) - t * t;
     }
+    case Activation::leaky_relu_0_1:
+      return x > T(0) ? T(1) : T(0.1);
   }
   return T(1);
 }
@@ -108,6 +113,8 @@ decltype(auto) dispatch_activation(Activation activation, F&& f) {
       return f(std::integral_constant<A, A::swish>{});
     case A::tanh:
       return f(std::integral_constant<A, A::tanh>{});
+    case A::leaky_relu_0_1:
+      return f(std::integral_constant<A, A::leaky_relu_0_1>{});
   }
   throw ConfigError(text("unknown activation ", static_cast<int>(activation)));
 }

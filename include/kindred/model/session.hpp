@@ -1,10 +1,13 @@
 #pragma once
 // The memory of inference.
 
+#include <algorithm>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include <xtensor/xadapt.hpp>
 #include <xtensor/xtensor.hpp>
@@ -20,6 +23,11 @@ struct SessionOptions {
 
 /// Runs a const model: one session per thread. The first batch of a new shape plans its memory;
 /// after that a pass allocates nothing. Returned views are valid until the next call.
+///
+/// A context that names `images_per_part` gets its batches in parts of at most that size, each run
+/// through the whole network by one thread: its activations stay in that core's cache, no thread
+/// waits for another in every layer, and the memory does not grow with the batch. With fewer parts
+/// than threads, the threads share the work inside of each part. The bits are the same.
 template <class Model>
 class Session {
  public:
@@ -42,22 +50,48 @@ class Session {
   Matrix backbone(const Images& images) { return copy(backbone(view(images))); }
   Matrix logits(const Images& images) { return copy(logits(view(images))); }
 
-  /// Bytes of activations and scratch in use, the largest plan so far.
-  std::size_t bytes() const { return state_->ctx.arena().capacity(); }
-  /// The plan for features of images of this shape, made now if need be.
-  const Plan& plan(const Shape& images) { return plan_for(images, Output::features); }
+  /// Bytes of activations, scratch and collected results in use: the largest plans so far.
+  std::size_t bytes() const {
+    std::size_t sum =
+        state_->together.ctx.arena().capacity() + state_->collected.capacity() * sizeof(Scalar);
+    for (const auto& worker : state_->alone) sum += worker->ctx.arena().capacity();
+    return sum;
+  }
+  /// The plan for features of images of this shape, made now if need be: that of one part, where
+  /// they are more than a part.
+  const Plan& plan(const Shape& images) {
+    check(images);
+    const Shape part = with_images(images, part_size(images[0]));
+    return plan_for(state_->together, part, Output::features);
+  }
 
  private:
   enum class Output { backbone, features, logits };
   using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, Output>;
 
-  struct State {
-    explicit State(int threads) : ctx(threads) {}
+  /// A context and all that a pass on it leaves.
+  struct Worker {
+    explicit Worker(int threads) : ctx(threads) {}
     typename Model::Context ctx;
     std::map<Key, Plan> plans;
     typename Model::Saved saved;  // stays empty: inference saves nothing
     Tensor<Scalar> result;
   };
+  struct State {
+    explicit State(int threads) : together(threads) {}
+    Worker together;                             ///< all threads
+    std::vector<std::unique_ptr<Worker>> alone;  ///< one for each thread, once they are needed
+    std::vector<Scalar> collected;               ///< the results of all parts
+  };
+
+  static std::int64_t part_size(std::int64_t batch) {
+    if constexpr (requires { Model::Context::images_per_part; })
+      return std::clamp<std::int64_t>(batch / 4, 1, Model::Context::images_per_part);
+    return batch;
+  }
+  static Shape with_images(const Shape& images, std::int64_t count) {
+    return {count, images[1], images[2], images[3]};
+  }
 
   static View<const Scalar> view(const Images& x) {
     return {x.data(),
@@ -81,33 +115,82 @@ class Session {
                             "; raise SessionOptions::max_batch"));
   }
 
-  const Plan& plan_for(const Shape& shape, Output output) {
-    check(shape);
+  const Plan& plan_for(Worker& worker, const Shape& shape, Output output) {
     const Key key{shape[0], shape[1], shape[2], output};
-    const auto found = state_->plans.find(key);
-    if (found != state_->plans.end()) return found->second;
-    Arena& arena = state_->ctx.arena();
+    const auto found = worker.plans.find(key);
+    if (found != worker.plans.end()) return found->second;
+    Arena& arena = worker.ctx.arena();
     arena.begin_recording();
-    pass({nullptr, shape}, output);
-    return state_->plans.emplace(key, arena.end_recording()).first->second;
+    pass(worker, {nullptr, shape}, output);
+    return worker.plans.emplace(key, arena.end_recording()).first->second;
   }
 
   View<const Scalar> run(View<const Scalar> images, Output output) {
-    state_->ctx.arena().begin_replay(plan_for(images.shape, output));
-    pass(images, output);
-    return state_->result;
+    check(images.shape);
+    const std::int64_t part = part_size(images.dim(0));
+    if (part < images.dim(0)) return run_in_parts(images, part, output);
+    Worker& worker = state_->together;
+    worker.ctx.arena().begin_replay(plan_for(worker, images.shape, output));
+    pass(worker, images, output);
+    return worker.result;
   }
 
-  void pass(View<const Scalar> images, Output output) {
+  View<const Scalar> run_in_parts(View<const Scalar> images, std::int64_t part, Output output) {
     State& s = *state_;
-    const typename Model::RunType run{.ctx = s.ctx,
+    const std::int64_t batch = images.dim(0), parts = (batch + part - 1) / part;
+    const std::int64_t image = images.size() / batch, width = output_size(output);
+    const bool parallel = parts >= s.together.ctx.threads();
+    while (parallel && static_cast<int>(s.alone.size()) < s.together.ctx.threads())
+      s.alone.push_back(std::make_unique<Worker>(1));
+    // All memory is planned before the threads start.
+    auto plan = [&](Worker& worker) {
+      Arena& arena = worker.ctx.arena();
+      for (const std::int64_t count : {part, (batch - 1) % part + 1})
+        arena.reserve(plan_for(worker, with_images(images.shape, count), output).bytes());
+    };
+    if (parallel)
+      for (auto& worker : s.alone) plan(*worker);
+    else
+      plan(s.together);
+    s.collected.resize(static_cast<std::size_t>(batch * width));
+
+    auto run_part = [&](Worker& worker, std::int64_t i) {
+      const std::int64_t begin = i * part, count = std::min(part, batch - begin);
+      const View<const Scalar> slice{images.data + begin * image, with_images(images.shape, count)};
+      worker.ctx.arena().begin_replay(plan_for(worker, slice.shape, output));
+      pass(worker, slice, output);
+      std::copy(worker.result.begin(), worker.result.end(), s.collected.data() + begin * width);
+    };
+    if (parallel)
+      s.together.ctx.parallel_for(parts, [&](std::int64_t i, int thread) {
+        run_part(*s.alone[static_cast<std::size_t>(thread)], i);
+      });
+    else
+      for (std::int64_t i = 0; i < parts; ++i) run_part(s.together, i);
+    return {s.collected.data(), {batch, width}};
+  }
+
+  std::int64_t output_size(Output output) const {
+    switch (output) {
+      case Output::backbone:
+        return model_->backbone().output_size();
+      case Output::features:
+        return model_->feature_size();
+      case Output::logits:
+        break;
+    }
+    return model_->class_num();
+  }
+
+  void pass(Worker& worker, View<const Scalar> images, Output output) {
+    const typename Model::RunType run{.ctx = worker.ctx,
                                       .parameters = model_->trainable().data(),
                                       .statistics = model_->statistics().data(),
                                       .random = {model_->seed().value, 0, 0}};
-    auto x = model_->backbone().forward(run, images, s.saved.backbone);
-    if (output != Output::backbone) x = model_->neck().forward(run, x, s.saved.neck);
-    if (output == Output::logits) x = model_->head().forward(run, x, {}, s.saved.head);
-    s.result = std::move(x);
+    auto x = model_->backbone().forward(run, images, worker.saved.backbone);
+    if (output != Output::backbone) x = model_->neck().forward(run, x, worker.saved.neck);
+    if (output == Output::logits) x = model_->head().forward(run, x, {}, worker.saved.head);
+    worker.result = std::move(x);
   }
 
   const Model* model_;

@@ -48,14 +48,6 @@ inline void with_channel_vector(std::int64_t channels, F&& f) {
 template <class V, class T>
 inline constexpr std::int64_t lanes = static_cast<std::int64_t>(sizeof(V) / sizeof(T));
 
-template <class V, class T>
-inline V multiply_add(const V& a, const V& b, const V& c) {
-  if constexpr (std::is_same_v<V, T>)
-    return a * b + c;
-  else
-    return xsimd::fma(a, b, c);
-}
-
 /// One row of outputs and the rows of inputs it sees.
 template <class T>
 struct DepthwiseRow {
@@ -78,11 +70,11 @@ struct BlockPixels {
   const T* at(std::int64_t r, std::int64_t q) const { return first + r * in_row + q * channels; }
 };
 
-/// BLOCK outputs starting at `out`, out_step elements apart: sums over rows and taps. TAPS = 0
-/// takes the number of taps and the step at run time.
+/// BLOCK outputs starting at `out`, out_step elements apart: sums over rows and taps, finished by
+/// `epilogue` unless it is null. TAPS = 0 takes the number of taps and the step at run time.
 template <class T, class V, std::int64_t TAPS, std::int64_t STEP, std::int64_t BLOCK, class Pixels>
 void depthwise_block(const DepthwiseRow<T>& row, const Pixels& pixels, T* out,
-                     std::int64_t out_step) {
+                     std::int64_t out_step, const RegisterEpilogue<T>* epilogue) {
   const std::int64_t channels = row.channels;
   for (std::int64_t at = 0; at < channels; at += lanes<V, T>) {
     const std::int64_t c = std::min(at, channels - lanes<V, T>);  // the last vector may overlap
@@ -115,6 +107,7 @@ void depthwise_block(const DepthwiseRow<T>& row, const Pixels& pixels, T* out,
         }
       }
     }
+    if (epilogue != nullptr) (*epilogue)(sum, c);
 #pragma GCC unroll 16
     for (std::int64_t j = 0; j < BLOCK; ++j) store_lanes(out + j * out_step + c, sum[j]);
   }
@@ -199,12 +192,13 @@ inline constexpr std::int64_t depthwise_large_block = GemmTile<T>::many_register
 /// Row of `outputs` outputs, out_step elements apart.
 template <class T, class V, std::int64_t TAPS, std::int64_t STEP>
 void depthwise_forward_row(const DepthwiseRow<T>& row, std::int64_t outputs, T* out,
-                           std::int64_t out_step) {
+                           std::int64_t out_step, const RegisterEpilogue<T>* epilogue = nullptr) {
   auto in_blocks = [&](auto size, auto taps, auto step) {
     for (std::int64_t j = 0; j < outputs; j += size) {
       const std::int64_t begin = std::min(j, outputs - size);  // the last block may overlap
       with_block_pixels<size>(row, begin, [&](const auto& pixels) {
-        depthwise_block<T, V, taps, step, size>(row, pixels, out + begin * out_step, out_step);
+        depthwise_block<T, V, taps, step, size>(row, pixels, out + begin * out_step, out_step,
+                                                epilogue);
       });
     }
   };
@@ -295,6 +289,8 @@ void depthwise_conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, 
   if (e.channels == 0) return;
   const std::int64_t row_size = e.out_width * e.channels, rows = e.batch * e.out_height;
   const std::int64_t chunk = depthwise_rows_per_chunk(rows, row_size * e.kernel_h * e.kernel_w);
+  const RegisterEpilogue<T> in_registers(epilogue, 0);
+  const bool nothing = epilogue.does_nothing(), fits = epilogue.fits_registers();
   ctx.parallel_ranges(rows, chunk, [&](std::int64_t begin, std::int64_t end) {
     with_depthwise_sizes<T>(e.channels, e.kernel_w, e.stride, [&](auto v, auto taps, auto step) {
       using V = typename decltype(v)::type;
@@ -302,8 +298,8 @@ void depthwise_conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, 
         T* out = y + r * row_size;
         depthwise_forward_row<T, V, taps(), step()>(
             depthwise_row(e, r / e.out_height, r % e.out_height, x, w), e.out_width, out,
-            e.channels);
-        if (epilogue.does_nothing()) continue;
+            e.channels, fits && !nothing ? &in_registers : nullptr);
+        if (fits) continue;
         for (std::int64_t j = 0; j < e.out_width; ++j) {
           T* pixel = out + j * e.channels;
           epilogue(&pixel, 1, 0, 0, e.channels);

@@ -17,11 +17,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
 #include <kindred/core/context.hpp>
-#include <kindred/kernels/cpu/simd.hpp>
+#include <kindred/kernels/cpu/vector_loop.hpp>
 #include <kindred/kernels/transpose.hpp>
 
 namespace kindred::cpu {
@@ -346,10 +347,12 @@ inline void apply_affine(T* row, const T* scale, const T* shift, std::int64_t co
   constexpr std::int64_t width = vector_size<T>;
   std::int64_t j = 0;
   for (; j + width <= columns; j += width) {
-    auto v = Vector<T>::load_unaligned(row + j);
-    if (scale != nullptr) v = v * Vector<T>::load_unaligned(scale + j);
-    if (shift != nullptr) v = v + Vector<T>::load_unaligned(shift + j);
-    activate<A>(v).store_unaligned(row + j);
+    const auto v = Vector<T>::load_unaligned(row + j);
+    const Vector<T> times =
+        scale == nullptr ? Vector<T>(T(1)) : Vector<T>::load_unaligned(scale + j);
+    const Vector<T> plus =
+        shift == nullptr ? Vector<T>(T(0)) : Vector<T>::load_unaligned(shift + j);
+    activate<A>(xsimd::fma(v, times, plus)).store_unaligned(row + j);
   }
   for (; j < columns; ++j) {
     T v = row[j];
@@ -368,6 +371,8 @@ struct AffineEpilogue {
   bool does_nothing() const {
     return scale == nullptr && shift == nullptr && activation == Activation::identity;
   }
+  /// Whether RegisterEpilogue can stand for it.
+  bool fits_registers() const { return ClampedLine<T>::holds(activation); }
   /// Finishes `columns` elements, the first of column n, in each of the rows.
   void operator()(T* const* row, std::int64_t rows, std::int64_t offset, std::int64_t n,
                   std::int64_t columns) const {
@@ -376,6 +381,51 @@ struct AffineEpilogue {
         apply_affine<a()>(row[i] + offset, scale == nullptr ? nullptr : scale + n,
                           shift == nullptr ? nullptr : shift + n, columns);
     });
+  }
+};
+
+/// An AffineEpilogue for sums that are in registers still; V is a vector or a scalar.
+template <class T>
+struct RegisterEpilogue {
+  const T* scale;
+  const T* shift;
+  ClampedLine<T> line;
+
+  /// For the columns from n on.
+  RegisterEpilogue(const AffineEpilogue<T>& e, std::int64_t n)
+      : scale(e.scale == nullptr ? nullptr : e.scale + n),
+        shift(e.shift == nullptr ? nullptr : e.shift + n),
+        line(e.activation) {}
+
+  /// Finishes sums of the same columns, the first of them n.
+  template <class V, std::int64_t N>
+  [[gnu::always_inline]] void operator()(V (&sum)[N], std::int64_t n) const {
+    const V times = scale == nullptr ? V(T(1)) : load_lanes<V>(scale + n);
+    const V plus = shift == nullptr ? V(T(0)) : load_lanes<V>(shift + n);
+    const V slope(line.slope), offset(line.offset), low(line.low), high(line.high);
+#pragma GCC unroll 16
+    for (std::int64_t i = 0; i < N; ++i) {
+      const V x = multiply_add<V, T>(sum[i], times, plus);
+      // The sum comes second: see activate().
+      const V y = lower<V>(high, upper<V>(low, multiply_add<V, T>(x, slope, offset)));
+      sum[i] = line.gated ? x * y : y;
+    }
+  }
+
+ private:
+  template <class V>
+  static V upper(const V& a, const V& b) {
+    if constexpr (std::is_same_v<V, T>)
+      return a > b ? a : b;
+    else
+      return xsimd::max(a, b);
+  }
+  template <class V>
+  static V lower(const V& a, const V& b) {
+    if constexpr (std::is_same_v<V, T>)
+      return a < b ? a : b;
+    else
+      return xsimd::min(a, b);
   }
 };
 
@@ -463,6 +513,21 @@ void multiply_tile(std::int64_t depth, Panel<T> panel, Sliver b, T* c, std::int6
   }
 }
 
+/// Applies the epilogue of columns n, ... to c[H, columns], whole vectors, that the tile has just
+/// left in L1. In the tile itself its constants would take the registers of the sums.
+template <class T, std::int64_t H>
+[[gnu::noinline]] void finish_tile(const RegisterEpilogue<T>& epilogue, std::int64_t n, T* c,
+                                   std::int64_t ldc, std::int64_t columns) {
+  for (std::int64_t j = 0; j < columns; j += vector_size<T>) {
+    Vector<T> column[H];
+#pragma GCC unroll 16
+    for (std::int64_t i = 0; i < H; ++i) column[i] = Vector<T>::load_unaligned(c + i * ldc + j);
+    epilogue(column, n + j);
+#pragma GCC unroll 16
+    for (std::int64_t i = 0; i < H; ++i) column[i].store_unaligned(c + i * ldc + j);
+  }
+}
+
 /// Calls f(H, V) as compile-time constants.
 template <class T, class F>
 inline void with_tile_size(std::int64_t height, bool two_vectors, F&& f) {
@@ -507,6 +572,8 @@ void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t colum
                     bool accumulate, const AffineEpilogue<T>* epilogue) {
   using Tile = GemmTile<T>;
   const std::int64_t height = Tile::height(rows.count);
+  std::optional<RegisterEpilogue<T>> quick;
+  if (epilogue != nullptr && epilogue->fits_registers()) quick.emplace(*epilogue, n);
   for (std::int64_t j = 0; j < columns; j += Tile::columns) {
     const std::int64_t used = std::min(Tile::columns, columns - j);
     T* sliver = slivers + j * depth;
@@ -531,6 +598,11 @@ void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t colum
       multiply_tile<T, h, v, layout>(depth, panel, PackedSliver<T, v>{sliver}, c, ldc,
                                      direct && accumulate);
     });
+    // What the tile holds is the whole sum, and whole vectors do not pass the end of the scales.
+    const bool finish = quick && whole && (direct || !accumulate);
+    if (finish)
+      with_tile_size<T>(height, false,
+                        [&](auto h, auto) { finish_tile<T, h>(*quick, j, c, ldc, used); });
     for (std::int64_t i = 0; i < rows.count && !direct; ++i) {
       T* to = rows.start[i] + n + j;
       const T* from = tile + i * Tile::columns;
@@ -539,7 +611,7 @@ void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t colum
       else
         copy(from, used, to);
     }
-    if (epilogue != nullptr) (*epilogue)(rows.start, rows.count, n + j, n + j, used);
+    if (epilogue != nullptr && !finish) (*epilogue)(rows.start, rows.count, n + j, n + j, used);
   }
 }
 

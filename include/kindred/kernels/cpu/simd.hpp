@@ -2,6 +2,7 @@
 // Vectors of the compile target's instruction set, and the activations on them.
 
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 // GCC 12 takes the deliberately undefined operands of its own AVX-512 intrinsics for a mistake
@@ -33,8 +34,9 @@ inline xsimd::batch<T, Arch> activate(const xsimd::batch<T, Arch>& x) {
   using V = xsimd::batch<T, Arch>;
   [[maybe_unused]] const V zero(T(0)), one(T(1)), half(T(0.5));
   if constexpr (A == Activation::identity) return x;
-  if constexpr (A == Activation::relu) return xsimd::max(x, zero);
-  if constexpr (A == Activation::relu6) return xsimd::min(xsimd::max(x, zero), V(T(6)));
+  // x second: the instructions return their second argument if one is NaN.
+  if constexpr (A == Activation::relu) return xsimd::max(zero, x);
+  if constexpr (A == Activation::relu6) return xsimd::min(V(T(6)), xsimd::max(zero, x));
   if constexpr (A == Activation::hardswish)
     return x * xsimd::min(xsimd::max(xsimd::fma(x, V(T(1.0 / 6)), half), zero), one);
   if constexpr (A == Activation::hardsigmoid)
@@ -44,6 +46,8 @@ inline xsimd::batch<T, Arch> activate(const xsimd::batch<T, Arch>& x) {
   if constexpr (A == Activation::sigmoid) return one / (one + xsimd::exp(-x));
   if constexpr (A == Activation::swish) return x / (one + xsimd::exp(-x));
   if constexpr (A == Activation::tanh) return xsimd::tanh(x);
+  if constexpr (A == Activation::leaky_relu_0_1)
+    return xsimd::select(x > zero, x, V(x * V(T(0.1))));
 }
 
 /// d activation(x) / d x elementwise; the same formulas as activate_derivative(Activation, T).
@@ -73,6 +77,7 @@ inline xsimd::batch<T, Arch> activate_derivative(const xsimd::batch<T, Arch>& x)
     const V t = xsimd::tanh(x);
     return one - t * t;
   }
+  if constexpr (A == Activation::leaky_relu_0_1) return xsimd::select(x > zero, one, V(T(0.1)));
 }
 
 /// The scalar forms with the activation fixed at compile time, for the ends of vector loops.
@@ -82,5 +87,31 @@ inline T activate(T x) { return kindred::activate(A, x); }
 template <Activation A, class T>
 requires std::is_floating_point_v<T>
 inline T activate_derivative(T x) { return kindred::activate_derivative(A, x); }
+
+/// Most activations without exp as one formula with numbers for the choice, so that a tile can apply
+/// them to its registers without being compiled for each:
+///   line(x) = min(max(slope x + offset, low), high),  activation(x) = line(x) or, gated, x
+///   line(x).
+template <class T>
+struct ClampedLine {
+  T slope = 1, offset = 0;
+  T low = -std::numeric_limits<T>::infinity(), high = std::numeric_limits<T>::infinity();
+  bool gated = false;
+
+  static bool holds(Activation a) {
+    return a != Activation::sigmoid && a != Activation::swish && a != Activation::tanh &&
+           a != Activation::leaky_relu_0_1;
+  }
+  /// For an activation that it holds.
+  explicit ClampedLine(Activation a) : gated(a == Activation::hardswish) {
+    if (a == Activation::identity) return;
+    low = 0;
+    if (a == Activation::relu) return;
+    high = a == Activation::relu6 ? T(6) : T(1);
+    if (a == Activation::relu6) return;
+    slope = a == Activation::hardsigmoid_0_2 ? T(0.2) : T(1.0 / 6);
+    offset = T(0.5);
+  }
+};
 
 }  // namespace kindred::cpu

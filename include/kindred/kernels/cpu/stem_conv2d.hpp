@@ -88,10 +88,11 @@ void stem_tile(std::int64_t kernel_h, std::int64_t run, const T* rows, std::int6
 /// One row of outputs [out_width, O] from the copied rows and the packed weights.
 template <class T, std::int64_t STEP>
 void stem_forward_row(const Conv2dExtents& e, const T* rows, std::int64_t row_length,
-                      const T* packed, T* out) {
+                      const T* packed, const AffineEpilogue<T>& epilogue, T* out) {
   using Tile = GemmTile<T>;
   constexpr std::int64_t H = Tile::rows;
   const std::int64_t run = stem_run(e), depth = e.kernel_h * run, n = e.out_channels;
+  const RegisterEpilogue<T> quick(epilogue, 0);
   for (std::int64_t begin = 0; begin < e.out_width; begin += H) {
     const std::int64_t j = std::min(begin, e.out_width - H);  // the last tile may overlap
     for (std::int64_t o = 0; o < n; o += Tile::columns) {
@@ -105,13 +106,23 @@ void stem_forward_row(const Conv2dExtents& e, const T* rows, std::int64_t row_le
           stem_tile<T, H, 1, STEP>(e.kernel_h, run, rows + j * STEP, row_length, sliver, to,
                                    to_step);
       };
-      if (used % Tile::width == 0) {
+      const bool whole = used % Tile::width == 0;
+      if (whole) {
         compute(out + j * n + o, n);
       } else {
         alignas(64) T tile[H * Tile::columns];
         compute(tile, Tile::columns);
         for (std::int64_t i = 0; i < H; ++i)
           copy(tile + i * Tile::columns, used, out + (j + i) * n + o);
+      }
+      if (epilogue.does_nothing()) continue;
+      if (whole && epilogue.fits_registers()) {
+        finish_tile<T, H>(quick, o, out + j * n + o, n, used);
+      } else {
+        for (std::int64_t i = 0; i < H; ++i) {
+          T* pixel = out + (j + i) * n;
+          epilogue(&pixel, 1, o, o, used);
+        }
       }
     }
   }
@@ -137,14 +148,9 @@ void stem_conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, const
       T* out = y + r * e.out_width * n;
       source.load(x, r / e.out_height, r % e.out_height, padded);
       if (stem_step(e) == 3)
-        stem_forward_row<T, 3>(e, padded, source.length(), packed.data, out);
+        stem_forward_row<T, 3>(e, padded, source.length(), packed.data, epilogue, out);
       else
-        stem_forward_row<T, 6>(e, padded, source.length(), packed.data, out);
-      if (epilogue.does_nothing()) continue;
-      for (std::int64_t j = 0; j < e.out_width; ++j) {
-        T* pixel = out + j * n;
-        epilogue(&pixel, 1, 0, 0, n);
-      }
+        stem_forward_row<T, 6>(e, padded, source.length(), packed.data, epilogue, out);
     }
   });
 }

@@ -24,6 +24,15 @@ inline void store_lanes(T* p, const V& v) {
     v.store_unaligned(p);
 }
 
+/// a b + c
+template <class V, class T>
+inline V multiply_add(const V& a, const V& b, const V& c) {
+  if constexpr (std::is_same_v<V, T>)
+    return a * b + c;
+  else
+    return xsimd::fma(a, b, c);
+}
+
 /// Calls body(std::type_identity<V>, i) so that [0, n) is covered, i counting up.
 template <class T, class Body>
 inline void vector_loop(std::int64_t n, Body&& body) {
