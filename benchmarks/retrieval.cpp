@@ -38,7 +38,10 @@ struct TestSet {
         features[static_cast<std::size_t>(i * columns + c)] =
             static_cast<float>(center.uniform(-1, 1) + scatter.uniform(-2.5, 2.5));
     });
-    eval::detail::normalize_rows(ctx, images, columns, features.data(), features.data());
+    ctx.parallel_ranges(images, 64, [&](std::int64_t begin, std::int64_t end) {
+      float* rows = features.data() + begin * columns;
+      eval::detail::normalize_rows(end - begin, columns, rows, rows);
+    });
   }
   View<const float> view() const { return {features.data(), shape}; }
 

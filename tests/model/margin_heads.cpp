@@ -1,6 +1,7 @@
 // Margin heads against the written-out definition of their logits; degenerate input; settings.
 
 #include <kindred/head/ada_margin.hpp>
+#include <kindred/head/arc_margin.hpp>
 #include <kindred/head/circle_margin.hpp>
 #include <kindred/head/cos_margin.hpp>
 #include <kindred/head/mag_margin.hpp>

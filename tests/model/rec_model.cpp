@@ -126,6 +126,41 @@ TEST_CASE("Session: large batches run in parts, with the same bits for any numbe
   }
 }
 
+TEST_CASE("Session: packed weights follow every change of the model") {
+  auto model = small_model<float>();
+  const auto images = images_of<float>(image_shape);
+  const auto x = view(images, image_shape);
+  auto old = model.session({.threads = 1});
+  old.features(x);
+  const auto check_same_as_new = [&] {
+    const auto f = old.features(x);
+    const std::vector<float> got(f.begin(), f.end());
+    auto fresh = model.session({.threads = 1});
+    const auto g = fresh.features(x);
+    CHECK(got == std::vector<float>(g.begin(), g.end()));
+    return got;
+  };
+  const auto before = check_same_as_new();
+  for (float& p : model.trainable()) p *= 0.5f;
+  const auto halved = check_same_as_new();
+  CHECK(halved != before);
+  for (float& w : model.parameter("backbone.blocks2.0.pw_conv.conv.weight")) w = 0.1f;
+  const auto one_layer = check_same_as_new();
+  CHECK(one_layer != halved);
+  for (float& s : model.statistics()) s += 0.25f;
+  CHECK(check_same_as_new() != one_layer);
+  // Memory that was handed out before: the owner says so.
+  const auto held = model.trainable();
+  old.features(x);
+  for (float& p : held) p *= 2;
+  model.changed();
+  check_same_as_new();
+  // A pass to another output after the change prepares what that one needs.
+  model.trainable()[0] += 1;
+  old.logits(x);
+  check_same_as_new();
+}
+
 TEST_CASE("RecModel: sessions share a const model between threads") {
   const auto model = small_model<float>();
   const auto images = images_of<float>(image_shape);

@@ -120,7 +120,11 @@ class Arena {
   }
   /// Starts a pass over the same shapes as the one recorded in `plan`, which must outlive it.
   void begin_replay(const Plan& plan) {
-    reserve(plan.bytes());
+    try {
+      reserve(plan.bytes());
+    } catch (const DeviceError& e) {
+      throw DeviceError(text(e.what(), "; ", plan));
+    }
     begin(Mode::replay);
     plan_ = &plan;
     if (poison_ && plan.bytes() > 0) std::memset(block_.get(), 0xFF, plan.bytes());

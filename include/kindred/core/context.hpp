@@ -8,6 +8,7 @@
 #include <thread>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #ifdef __linux__
 #include <sched.h>
@@ -52,6 +53,8 @@ class Context {
   /// What Session gives to one thread at a time. One image leaves weights too little use, many
   /// leave the cache: 1 to 4 are within 5% of each other, 32 are 15% slower (PPLCNet at 224).
   static constexpr std::int64_t images_per_part = 4;
+  /// Sessions keep weights packed for these kernels.
+  static constexpr bool prepares_weights = true;
 
   /// threads = 0 takes as many as the machine offers to this process.
   explicit Context(int threads = 0)
@@ -66,6 +69,28 @@ class Context {
   template <class T>
   Tensor<T> make(const Shape& shape, const char* label) {
     return Tensor<T>(arena_, shape, label);
+  }
+
+  // What a GPU has to do at the border to the host's memory, and a processor has not.
+
+  /// `host` where kernels can read it.
+  template <class T>
+  View<const T> upload(View<const T> host, Tensor<T>& /*memory*/) {
+    return host;
+  }
+  /// `result` where the host can read it.
+  template <class T>
+  View<const T> download(View<const T> result, std::vector<T>& /*memory*/) {
+    return result;
+  }
+  /// Waits until all kernels are done.
+  void synchronize() {}
+  /// Launches of kernels that are kept from pass to pass.
+  struct Graph {};
+  /// Runs `work`, which launches kernels.
+  template <class F>
+  void run_graph(Graph&, F&& work) {
+    work();
   }
 
   /// Calls f(chunk) or f(chunk, thread) for chunk in [0, chunks). Chunks must not write the same
@@ -103,8 +128,12 @@ class Context;
 /// The device argument of RecModel: this machine's processor.
 struct Cpu {
   using Context = cpu::Context;
+  template <class T>
+  using Allocator = std::allocator<T>;
   static constexpr const char* name = "cpu";
   static std::shared_ptr<void> allocate(std::size_t bytes) { return cpu::allocate(bytes); }
+  /// Memory for the few numbers of a pass that the host reads after it.
+  static std::shared_ptr<void> allocate_results(std::size_t bytes) { return cpu::allocate(bytes); }
 };
 
 }  // namespace kindred

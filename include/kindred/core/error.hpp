@@ -21,29 +21,50 @@ class Error : public std::runtime_error {
   std::string where_;
 };
 
+// Each of these repeats the constructor: the front end of nvcc 13 aborts on an inherited one whose
+// default argument is source_location::current().
+
 /// An array has another shape than the place it is given to.
 class ShapeError : public Error {
-  using Error::Error;
+ public:
+  explicit ShapeError(const std::string& message,
+                      std::source_location where = std::source_location::current())
+      : Error(message, where) {}
 };
 /// A setting is missing, unknown or out of range.
 class ConfigError : public Error {
-  using Error::Error;
+ public:
+  explicit ConfigError(const std::string& message,
+                       std::source_location where = std::source_location::current())
+      : Error(message, where) {}
 };
 /// A file is missing, unreadable, damaged, or made for something else.
 class FileError : public Error {
-  using Error::Error;
+ public:
+  explicit FileError(const std::string& message,
+                     std::source_location where = std::source_location::current())
+      : Error(message, where) {}
 };
 /// A label, an image or a batch cannot be used.
 class DataError : public Error {
-  using Error::Error;
+ public:
+  explicit DataError(const std::string& message,
+                     std::source_location where = std::source_location::current())
+      : Error(message, where) {}
 };
 /// A value that must be finite is NaN or infinite.
 class NumericError : public Error {
-  using Error::Error;
+ public:
+  explicit NumericError(const std::string& message,
+                        std::source_location where = std::source_location::current())
+      : Error(message, where) {}
 };
 /// A device is absent or one of its calls failed.
 class DeviceError : public Error {
-  using Error::Error;
+ public:
+  explicit DeviceError(const std::string& message,
+                       std::source_location where = std::source_location::current())
+      : Error(message, where) {}
 };
 
 /// Joins its arguments with operator<<: `text("expected ", a, ", got ", b)`.

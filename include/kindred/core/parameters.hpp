@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -24,17 +25,22 @@ inline const char* name_of(ParameterKind kind) {
   return names[static_cast<int>(kind)];
 }
 
-/// How a parameter starts. Fans are resolved where it is made, so only these three remain.
+/// How a parameter starts. Fans are resolved where it is made, so only these four remain.
 struct Initializer {
-  enum class Kind { constant, normal, uniform } kind = Kind::constant;
-  double a = 0;  ///< value | mean | low
-  double b = 0;  ///< -     | standard deviation | high
+  enum class Kind { constant, normal, uniform, values } kind = Kind::constant;
+  double a = 0;                                               ///< value | mean | low
+  double b = 0;                                               ///< -     | standard deviation | high
+  std::shared_ptr<const std::vector<double>> list = nullptr;  ///< Kind::values: every element
 
   static Initializer constant(double value) { return {Kind::constant, value, 0}; }
   static Initializer normal(double mean, double deviation) {
     return {Kind::normal, mean, deviation};
   }
   static Initializer uniform(double low, double high) { return {Kind::uniform, low, high}; }
+  /// Given element by element; the list must be as long as the parameter.
+  static Initializer values(std::vector<double> list) {
+    return {Kind::values, 0, 0, std::make_shared<const std::vector<double>>(std::move(list))};
+  }
   /// Normal(0, sqrt(2 / (in + out))): paddle.nn.initializer.XavierNormal.
   static Initializer xavier_normal(std::int64_t fan_in, std::int64_t fan_out) {
     return normal(0, std::sqrt(2.0 / static_cast<double>(fan_in + fan_out)));
@@ -56,6 +62,7 @@ struct Initializer {
       key.step = static_cast<std::uint64_t>(i);
       RandomSequence random(key);
       const double value = kind == Kind::constant ? a
+                           : kind == Kind::values ? list->at(static_cast<std::size_t>(i))
                            : kind == Kind::normal ? a + b * random.normal()
                                                   : random.uniform(a, b);
       values[i] = static_cast<T>(value);
@@ -79,6 +86,7 @@ struct ParameterInfo {
   double lr_multiplier = 1;     ///< effective rate = rate * multiplier; 0 freezes
   double decay_multiplier = 1;  ///< effective decay = decay * multiplier
   std::int64_t offset = 0;      ///< first element, in the flat buffer of its region
+  std::string loss{};           ///< name of the loss that declared it: "CenterLoss"
 };
 
 /// Where a component finds one of its parameters.
@@ -148,10 +156,16 @@ class Scope {
     inner.decay_ *= multiplier;
     return inner;
   }
+  /// Marks what is declared here as a loss's own; an inner mark replaces an outer one.
+  Scope of_loss(std::string_view name) const {
+    Scope inner = *this;
+    inner.loss_ = name;
+    return inner;
+  }
 
   ParameterRef declare(std::string_view name, const Shape& shape, ParameterKind kind,
                        const Initializer& initializer, FileLayout layout = FileLayout::same) const {
-    return table_->add({join(name), shape, kind, initializer, layout, lr_, decay_, 0});
+    return table_->add({join(name), shape, kind, initializer, layout, lr_, decay_, 0, loss_});
   }
   const std::string& prefix() const { return prefix_; }
 
@@ -164,6 +178,7 @@ class Scope {
   std::string prefix_;
   double lr_ = 1;
   double decay_ = 1;
+  std::string loss_;
 };
 
 }  // namespace kindred

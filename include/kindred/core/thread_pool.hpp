@@ -3,6 +3,9 @@
 // threads that decode images. OpenMP's team must meet at a barrier after every loop, so a member
 // that the system has put aside holds up all others; here the caller works through the chunks
 // itself and waits only for chunks that somebody has begun.
+//
+// Every thread begins with its own share of the chunks, the same in each loop over as many, and
+// then helps the others: what one loop has written is read by the next one on the same core.
 
 #include <atomic>
 #include <cstdint>
@@ -15,7 +18,8 @@ namespace kindred {
 /// Runs loops on the calling thread and `threads - 1` workers. One caller at a time.
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads) {
+  explicit ThreadPool(int threads)
+      : threads_(threads), shares_(std::make_unique<Share[]>(static_cast<std::size_t>(threads))) {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
   }
   ThreadPool(const ThreadPool&) = delete;
@@ -26,7 +30,7 @@ class ThreadPool {
     for (std::thread& worker : workers_) worker.join();
   }
 
-  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  int threads() const { return threads_; }
 
   /// Calls f(chunk, thread) once for every chunk in [0, chunks), in any order; thread in
   /// [0, threads()). Returns when all are done. f must not throw.
@@ -43,8 +47,11 @@ class ThreadPool {
             },
             &f, static_cast<std::uint32_t>(chunks)};
     unfinished_.store(static_cast<std::uint32_t>(chunks), std::memory_order_relaxed);
-    const std::uint64_t generation = (state_.load(std::memory_order_relaxed) >> 32) + 1;
-    state_.store(generation << 32 | static_cast<std::uint64_t>(chunks));
+    ++generation_;
+    for (int t = 0; t < threads(); ++t)
+      shares_[size(t)].state.store(
+          generation_ << 32 |
+          static_cast<std::uint64_t>(job_.begin(t + 1, threads()) - job_.begin(t, threads())));
     wake();
     while (claim_and_run(0)) {
     }
@@ -61,7 +68,16 @@ class ThreadPool {
     void (*call)(void*, std::int64_t, int) = nullptr;
     void* function = nullptr;
     std::uint32_t chunks = 0;
+    /// First chunk of a thread's share.
+    std::int64_t begin(int thread, int threads) const {
+      return static_cast<std::int64_t>(chunks) * thread / threads;
+    }
   };
+  /// Chunks of one thread that nobody has claimed; on its own cache line.
+  struct alignas(64) Share {
+    std::atomic<std::uint64_t> state{0};  ///< generation of the job, number of chunks
+  };
+  static std::size_t size(int n) { return static_cast<std::size_t>(n); }
   static constexpr std::int64_t most_chunks = 0xFFFFFFFF;
   static constexpr int spins = 2000;  // some 50 microseconds: longer than the gaps within a step
 
@@ -73,18 +89,29 @@ class ThreadPool {
 #endif
   }
 
-  /// Takes one chunk, if any is left, and runs it.
+  /// Takes one chunk, of its own share or of another, if any is left, and runs it.
   bool claim_and_run(int thread) {
-    std::uint64_t state = state_.load(std::memory_order_acquire);
+    for (int i = 0; i < threads(); ++i)
+      if (claim_and_run(thread, (thread + i) % threads())) return true;
+    return false;
+  }
+  bool claim_and_run(int thread, int owner) {
+    std::atomic<std::uint64_t>& share = shares_[size(owner)].state;
+    std::uint64_t state = share.load(std::memory_order_acquire);
     std::uint32_t left;
     do {
       left = static_cast<std::uint32_t>(state);
       if (left == 0) return false;
-    } while (!state_.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel,
-                                           std::memory_order_acquire));
-    job_.call(job_.function, static_cast<std::int64_t>(job_.chunks - left), thread);
+    } while (!share.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel,
+                                          std::memory_order_acquire));
+    job_.call(job_.function, job_.begin(owner + 1, threads()) - left, thread);
     unfinished_.fetch_sub(1, std::memory_order_release);
     return true;
+  }
+  bool has_work() const {
+    for (int t = 0; t < threads(); ++t)
+      if (static_cast<std::uint32_t>(shares_[size(t)].state.load()) != 0) return true;
+    return false;
   }
 
   void wake() {
@@ -102,15 +129,17 @@ class ThreadPool {
       } else {
         sleepers_.fetch_add(1);
         const std::uint32_t seen = calls_.load();
-        if (static_cast<std::uint32_t>(state_.load()) == 0 && !stopping_) calls_.wait(seen);
+        if (!has_work() && !stopping_) calls_.wait(seen);
         sleepers_.fetch_sub(1);
         spin = 0;
       }
     }
   }
 
+  const int threads_;
   Job job_;
-  std::atomic<std::uint64_t> state_{0};       // generation of the job, chunks not yet claimed
+  std::unique_ptr<Share[]> shares_;           // one for each thread
+  std::uint64_t generation_ = 0;              // tells a job from the one before
   std::atomic<std::uint32_t> unfinished_{0};  // chunks not yet done
   std::atomic<std::uint32_t> calls_{0};       // what sleeping workers wait for
   std::atomic<int> sleepers_{0};

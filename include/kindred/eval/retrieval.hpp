@@ -70,13 +70,6 @@ struct RetrievalResult {
   }
 };
 
-/// The first k of the ranking of every query.
-struct TopK {
-  std::int64_t k = 0;
-  std::vector<std::int64_t> indices;  ///< [Q, k], into the gallery; -1 where fewer are left
-  std::vector<float> scores;          ///< [Q, k], similarities; -infinity with index -1
-};
-
 namespace detail {
 
 /// Number of s[i] > threshold, or >= threshold.
@@ -277,8 +270,7 @@ inline TopK top_k(const FeatureSet& query, const FeatureSet& gallery, std::int64
                   const RetrievalOptions& options = {}) {
   detail::check_sets(query, gallery);
   const std::int64_t queries = query.features.dim(0), items = gallery.features.dim(0);
-  if (k < 1 || k > items)
-    throw ConfigError(text("top_k: expected k from 1 to ", items, " (the gallery), got ", k));
+  detail::check_k(k, items);
   const detail::Relations relations(query, gallery);
   detail::SimilarityBlocks blocks(query.features.shape, gallery.features.shape, options);
   TopK result{k, {}, {}};

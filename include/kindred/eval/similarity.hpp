@@ -9,7 +9,6 @@
 #include <functional>
 #include <limits>
 #include <numeric>
-#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -18,58 +17,13 @@
 #include <kindred/core/context.hpp>
 #include <kindred/core/error.hpp>
 #include <kindred/core/shape.hpp>
+#include <kindred/eval/feature_set.hpp>
 #include <kindred/kernels/cpu/gemm.hpp>
 #include <kindred/kernels/gemm.hpp>
 
 namespace kindred::eval {
 
-/// Features [N, D] with what is known of their images; what is empty is unknown.
-struct FeatureSet {
-  View<const float> features;
-  std::span<const std::int64_t> labels{};   ///< class or identity
-  std::span<const std::int64_t> cameras{};  ///< an item of the same label and camera is excluded
-  std::span<const std::int64_t> ids{};      ///< of the image; the query's own image is excluded
-};
-
-/// How queries are compared with the gallery.
-struct RetrievalOptions {
-  std::vector<std::int64_t> recall_at{1, 2, 4, 8};
-  bool normalize = true;  ///< similarity is the cosine; otherwise the dot product
-  int threads = 0;        ///< 0: all that the machine offers; the results do not depend on it
-  std::int64_t block_bytes = std::int64_t{128} << 20;  ///< of similarities held at a time
-  std::function<void(std::int64_t done, std::int64_t queries)> progress{};
-};
-
 namespace detail {
-
-inline constexpr float excluded = -std::numeric_limits<float>::infinity();
-
-inline void check_set(const char* name, const FeatureSet& set) {
-  if (set.features.shape.rank() != 2)
-    throw ShapeError(text(name, " features: expected [N, D], got ", set.features.shape));
-  if (set.features.size() == 0)
-    throw ShapeError(text(name, " features are empty: ", set.features.shape));
-  const auto check = [&](const char* what, std::size_t count) {
-    if (count != 0 && static_cast<std::int64_t>(count) != set.features.dim(0))
-      throw ShapeError(text(name, ' ', what, ": expected ", set.features.dim(0), ", got ", count));
-  };
-  check("labels", set.labels.size());
-  check("cameras", set.cameras.size());
-  check("ids", set.ids.size());
-}
-
-/// Throws ShapeError for sets that cannot be compared, ConfigError for half-known columns.
-inline void check_sets(const FeatureSet& query, const FeatureSet& gallery) {
-  check_set("query", query);
-  check_set("gallery", gallery);
-  if (query.features.dim(1) != gallery.features.dim(1))
-    throw ShapeError(text("query features ", query.features.shape, " and gallery features ",
-                          gallery.features.shape, " have different lengths"));
-  if (query.cameras.empty() != gallery.cameras.empty() || query.ids.empty() != gallery.ids.empty())
-    throw ConfigError("cameras, and ids, must be given for query and gallery or for neither");
-  if (!query.cameras.empty() && (query.labels.empty() || gallery.labels.empty()))
-    throw ConfigError("excluding by camera needs the labels of query and gallery");
-}
 
 /// ||x||_2 in double, which cannot overflow.
 inline double norm(const float* x, std::int64_t n) {
@@ -94,16 +48,13 @@ inline double check_finite(cpu::Context& ctx, const char* name, View<const float
 
 /// y = x / max(||x||_2, 1e-12) for every row, as F.normalize; in double, so that the norm of large
 /// features does not overflow.
-inline void normalize_rows(cpu::Context& ctx, std::int64_t rows, std::int64_t columns,
-                           const float* x, float* y) {
-  ctx.parallel_ranges(rows, 64, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const float* from = x + i * columns;
-      const double divisor = std::max(norm(from, columns), 1e-12);
-      for (std::int64_t c = 0; c < columns; ++c)
-        y[i * columns + c] = static_cast<float>(static_cast<double>(from[c]) / divisor);
-    }
-  });
+inline void normalize_rows(std::int64_t rows, std::int64_t columns, const float* x, float* y) {
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const float* from = x + i * columns;
+    const double divisor = std::max(norm(from, columns), 1e-12);
+    for (std::int64_t c = 0; c < columns; ++c)
+      y[i * columns + c] = static_cast<float>(static_cast<double>(from[c]) / divisor);
+  }
 }
 
 /// Which positions of a gallery have a value: its label, its id.
@@ -135,26 +86,34 @@ class Relations {
   Relations(const FeatureSet& query, const FeatureSet& gallery)
       : query_(query), gallery_(gallery), by_label_(gallery.labels), by_id_(gallery.ids) {}
 
-  /// Sets the similarity of what is excluded for query q to -infinity; returns how many they are.
-  std::int64_t exclude(std::int64_t q, float* similarities) const {
+  /// Calls f(g) for every gallery item g that is excluded for query q, for some of them twice.
+  template <class F>
+  void for_each_excluded(std::int64_t q, F&& f) const {
     const auto i = static_cast<std::size_t>(q);
-    std::int64_t count = 0;
-    const auto drop = [&](std::int64_t g) {
-      count += similarities[g] != excluded;
-      similarities[g] = excluded;
-    };
     if (!query_.ids.empty())
-      for (const std::int64_t g : by_id_(query_.ids[i])) drop(g);
+      for (const std::int64_t g : by_id_(query_.ids[i])) f(g);
     if (!query_.cameras.empty())
       for (const std::int64_t g : by_label_(query_.labels[i]))
-        if (gallery_.cameras[static_cast<std::size_t>(g)] == query_.cameras[i]) drop(g);
+        if (gallery_.cameras[static_cast<std::size_t>(g)] == query_.cameras[i]) f(g);
+  }
+  /// The gallery items of the query's label, excluded ones among them, in ascending order.
+  std::span<const std::int64_t> same_label(std::int64_t q) const {
+    return by_label_(query_.labels[static_cast<std::size_t>(q)]);
+  }
+  /// Sets the similarity of what is excluded for query q to -infinity; returns how many they are.
+  std::int64_t exclude(std::int64_t q, float* similarities) const {
+    std::int64_t count = 0;
+    for_each_excluded(q, [&](std::int64_t g) {
+      count += similarities[g] != excluded;
+      similarities[g] = excluded;
+    });
     return count;
   }
   /// The relevant items among those that are left, in ascending order.
   void find_positives(std::int64_t q, const float* similarities,
                       std::vector<std::int64_t>& positives) const {
     positives.clear();
-    for (const std::int64_t g : by_label_(query_.labels[static_cast<std::size_t>(q)]))
+    for (const std::int64_t g : same_label(q))
       if (similarities[g] != excluded) positives.push_back(g);
   }
 
@@ -164,7 +123,7 @@ class Relations {
 };
 
 /// Computes the similarities of [first, first + rows) with the gallery, for one block after
-/// another.
+/// another. The gallery is normalised and packed for the products once.
 class SimilarityBlocks {
  public:
   SimilarityBlocks(const Shape& query, const Shape& gallery, const RetrievalOptions& options)
@@ -172,6 +131,7 @@ class SimilarityBlocks {
         queries_(query[0]),
         gallery_(gallery[0]),
         columns_(gallery[1]),
+        packed_(nullptr, columns_, gallery_),
         normalize_(options.normalize) {
     constexpr std::int64_t least = 16, most = 4096;
     const std::int64_t row_bytes = gallery_ * static_cast<std::int64_t>(sizeof(float));
@@ -181,11 +141,8 @@ class SimilarityBlocks {
   }
 
   cpu::Context& context() { return ctx_; }
-  /// Bytes of scratch: the normalised gallery and one block.
-  std::size_t bytes() const {
-    const std::int64_t copy = normalize_ ? gallery_ * columns_ : 0;
-    return static_cast<std::size_t>(copy) * sizeof(float) + std::max(full_.bytes(), last_.bytes());
-  }
+  /// Bytes of scratch: the packed gallery and one block.
+  std::size_t bytes() const { return packed_bytes() + std::max(full_.bytes(), last_.bytes()); }
 
   /// Calls f(first, similarities [rows, G]) for every block of queries, in order. Throws
   /// NumericError for features that are not finite or whose similarities overflow.
@@ -197,16 +154,13 @@ class SimilarityBlocks {
     // No partial sum of a dot product exceeds the product of the norms (Cauchy-Schwarz).
     if (!normalize_ && largest > 0.5 * static_cast<double>(std::numeric_limits<float>::max()))
       throw NumericError("the similarities overflow; set normalize = true or scale the features");
-    std::vector<float> normalized;
-    if (normalize_) {
-      normalized.resize(static_cast<std::size_t>(gallery.size()));
-      normalize_rows(ctx_, gallery_, columns_, gallery.data, normalized.data());
-      gallery.data = normalized.data();
-    }
+    const auto memory = cpu::allocate(packed_bytes());
+    packed_.data = static_cast<float*>(memory.get());
+    pack(gallery);
     for (std::int64_t first = 0; first < queries_; first += rows_) {
       const std::int64_t rows = std::min(rows_, queries_ - first);
       ctx_.arena().begin_replay(rows == rows_ ? full_ : last_);
-      pass({query.row(first), {rows, columns_}}, gallery,
+      pass({query.row(first), {rows, columns_}},
            [&](View<float> similarities) { f(first, similarities); });
       if (progress) progress(first + rows, queries_);
     }
@@ -215,26 +169,51 @@ class SimilarityBlocks {
  private:
   Plan plan(std::int64_t rows) {
     ctx_.arena().begin_recording();
-    pass({nullptr, {rows, columns_}}, {nullptr, {gallery_, columns_}}, [](View<float>) {});
+    pass({nullptr, {rows, columns_}}, [](View<float>) {});
     return ctx_.arena().end_recording();
   }
+  std::size_t packed_bytes() const {
+    return static_cast<std::size_t>(packed_.size()) * sizeof(float);
+  }
+  /// Packs the transposed gallery, normalised if so wished; `strip` of its rows at a time.
+  void pack(View<const float> gallery) {
+    constexpr std::int64_t strip = 8 * cpu::GemmTile<float>::columns;
+    std::vector<float> normalized(
+        static_cast<std::size_t>(normalize_ ? ctx_.threads() * strip * columns_ : 0));
+    ctx_.parallel_for((gallery_ + strip - 1) / strip, [&](std::int64_t i, int thread) {
+      const std::int64_t first = i * strip, rows = std::min(strip, gallery_ - first);
+      const float* from = gallery.row(first);
+      if (normalize_) {
+        float* to = normalized.data() + thread * strip * columns_;
+        normalize_rows(rows, columns_, from, to);
+        from = to;
+      }
+      const cpu::ColumnsOfB<float> transposed{from, columns_};
+      for (std::int64_t part = 0; part < packed_.cut.parts; ++part)
+        transposed.pack(packed_.cut.begin(part), packed_.cut.size(part), 0, rows,
+                        packed_.at(part, first));
+    });
+  }
   template <class F>
-  void pass(View<const float> query, View<const float> gallery, F&& f) {
+  void pass(View<const float> query, F&& f) {
     const std::int64_t rows = query.dim(0);
     Tensor<float> normalized;
     if (normalize_) {
       normalized = ctx_.make<float>({rows, columns_}, "normalised queries");
-      normalize_rows(ctx_, rows, columns_, query.data, normalized.data);
+      ctx_.parallel_ranges(rows, 64, [&](std::int64_t begin, std::int64_t end) {
+        normalize_rows(end - begin, columns_, query.row(begin), normalized.row(begin));
+      });
       query.data = normalized.data;
     }
     auto similarities = ctx_.make<float>({rows, gallery_}, "similarities");
-    kernels::gemm<cpu::Context, float>(ctx_, Transpose::no, Transpose::yes, query, gallery,
-                                       similarities);
+    cpu::gemm_packed(ctx_, rows, gallery_, columns_, query.data, columns_, packed_,
+                     similarities.data, gallery_);
     f(similarities);
   }
 
   cpu::Context ctx_;
   std::int64_t queries_, gallery_, columns_;
+  cpu::PackedB<float> packed_;  ///< in memory of run()
   bool normalize_;
   std::int64_t rows_ = 0;
   Plan full_, last_;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include <kindred/core/macros.hpp>
 #include <kindred/core/shape.hpp>
 
 namespace kindred::kernels {
@@ -15,3 +16,13 @@ void check_labels(Context& ctx, const char* place, View<const std::int64_t> labe
 }
 
 }  // namespace kindred::kernels
+
+namespace kindred {
+
+/// `label`, or 0 where it is no class. A GPU reports such a label only after the kernels that take
+/// it for an index; with this they stay within their arrays.
+KINDRED_HD inline std::int64_t class_index(std::int64_t label, std::int64_t classes) {
+  return label >= 0 && label < classes ? label : 0;
+}
+
+}  // namespace kindred

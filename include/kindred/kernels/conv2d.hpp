@@ -4,6 +4,7 @@
 //                                    w[p, q, c, o]
 // where c runs over the channels of the group of o. Depthwise: groups = C = O, w [kh,kw,1,C].
 
+#include <kindred/core/run.hpp>
 #include <kindred/core/shape.hpp>
 #include <kindred/kernels/activation.hpp>
 #include <kindred/kernels/conv2d_geometry.hpp>
@@ -31,15 +32,37 @@ void conv2d_forward(Context& ctx, const Conv2dGeometry& geometry, In<T> x, In<T>
   conv2d_forward(ctx, e, x.data, w.data, none, none, Activation::identity, y.data);
 }
 
+/// The weights of a convolution as inference reads them fastest, made once for all passes; null
+/// where that is the form they have, or in training.
+template <class Context, class T>
+const T* conv2d_prepared(const Run<Context, T>& run, const Conv2dGeometry& geometry,
+                         const ParameterRef& weight) {
+  if constexpr (requires { Context::prepares_weights; }) {
+    const View<const T> w = run.parameter(weight);
+    const std::int64_t size = conv2d_packed_size<T>(run.ctx, geometry, w.shape);
+    if (size == 0) return nullptr;
+    return run.prepared(weight, size, [&](T* to) {
+      conv2d_pack(run.ctx, geometry, w.shape, w.data, to);
+    });
+  }
+  return nullptr;
+}
+
 /// y = activation(scale[o] conv(x) + shift[o]): a convolution with folded batch norm (or with a
-/// bias) for inference. scale and shift are [O] or empty (data null) for 1 and 0.
+/// bias) for inference. scale and shift are [O] or empty (data null) for 1 and 0; `prepared` is
+/// what conv2d_prepared gives for w, or null.
 template <class Context, class T>
 void conv2d_forward(Context& ctx, const Conv2dGeometry& geometry, In<T> x, In<T> w, In<T> scale,
-                    In<T> shift, Activation activation, View<T> y) {
+                    In<T> shift, Activation activation, View<T> y,
+                    [[maybe_unused]] const T* prepared = nullptr) {
   const auto e = check_conv2d("conv2d_forward", geometry, x.shape, w.shape, y.shape);
   if (scale.data != nullptr) check_shape("conv2d_forward: scale", scale.shape, {e.out_channels});
   if (shift.data != nullptr) check_shape("conv2d_forward: shift", shift.shape, {e.out_channels});
   dispatch_activation(activation, [](auto) {});  // refuses an unknown one before the threads start
+  if constexpr (requires { Context::prepares_weights; })
+    if (prepared != nullptr)
+      return conv2d_forward_packed(ctx, e, x.data, prepared, scale.data, shift.data, activation,
+                                   y.data);
   conv2d_forward(ctx, e, x.data, w.data, scale.data, shift.data, activation, y.data);
 }
 

@@ -22,8 +22,8 @@
 
 namespace kindred::kernels {
 
-/// Bytes of cosines that the CPU keeps between the two passes if they fit; otherwise it computes
-/// them again. Either way the result is the same to the bit.
+/// Bytes of cosines that are kept between the two passes if they fit; otherwise they are computed
+/// again. Either way the result is the same to the bit.
 inline constexpr std::int64_t margin_softmax_store_limit = std::int64_t{48} << 20;
 
 namespace detail {
@@ -46,11 +46,12 @@ inline std::int64_t margin_classes(const char* place, const Shape& x, const Shap
 /// loss[0] = mean over b of the cross-entropy of the logits above with the smoothed target
 /// (1 - epsilon) onehot + epsilon/C; dx += weight dloss/dx, dw += weight dloss/dw.
 /// x, dx [B,D] features, not normalised; w, dw [C K,D], the K = policy.sub_centers() centres of a
-/// class one after the other; labels[B] in host memory; loss [1]. dx or dw is skipped if its data
+/// class one after the other; labels[B]; loss [1]. dx or dw is skipped if its data
 /// is null. A row of x or w that is zero has cosine 0 to everything and gradient 0 (PaddleClas:
 /// NaN). Finite for every scale. Calls policy.begin_batch once.
 /// Scratch: O(B tile + B D chunks) plus up to `store_limit` bytes.
-/// Throws DataError for a label outside [0, C), ShapeError for an empty batch.
+/// Throws DataError for a label outside [0, C) (a GPU: when it is waited for), ShapeError for an
+/// empty batch.
 template <class Context, class Policy, class T>
 void margin_softmax(Context& ctx, const Policy& policy, In<T> x, In<T> w,
                     const std::int64_t* labels, std::type_identity_t<T> epsilon,

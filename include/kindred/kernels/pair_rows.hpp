@@ -11,8 +11,9 @@ namespace kindred::kernels {
 
 /// Calls row(group, i) for every i in [0, rows). A row may write only what no other row reads or
 /// writes. `row` is a function object of plain values, marked KINDRED_HD, whose template argument
-/// Group is the device's: one thread on the CPU, cooperating threads on a GPU. Its members, with n
-/// the number of elements and f a function of the index:
+/// Group is the device's: one thread on the CPU, cooperating threads on a GPU. Its type must not be
+/// a private member of a class, which CUDA does not accept. The members of a group, with n the
+/// number of elements and f a function of the index:
 ///   sum(n, f)            sum of f(j), 0 for none
 ///   max(n, f), min(n, f) infinite for none; a NaN wins
 ///   argmax(n, keep, f), argmin(n, keep, f)

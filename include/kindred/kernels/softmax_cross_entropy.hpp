@@ -11,8 +11,9 @@ namespace kindred::kernels {
 /// loss[0] = mean over b of -sum_c t[b,c] log softmax(logits[b])[c] with the smoothed target
 /// t = (1 - epsilon) onehot(label) + epsilon / C (Paddle's label_smooth); epsilon 0 is plain CE.
 /// dlogits += weight d loss / d logits = weight (softmax - t) / B; skipped if its data is null.
-/// logits, dlogits [B,C]; labels[B] in host memory; loss [1]. Stable for any finite logits.
-/// Throws DataError for a label outside [0, C), ShapeError for an empty batch.
+/// logits, dlogits [B,C]; labels[B]; loss [1]. Stable for any finite logits.
+/// Throws DataError for a label outside [0, C) (a GPU: when it is waited for), ShapeError for an
+/// empty batch.
 template <class Context, class T>
 void softmax_cross_entropy(Context& ctx, In<T> logits, const std::int64_t* labels,
                            std::type_identity_t<T> epsilon, std::type_identity_t<T> weight,

@@ -16,7 +16,7 @@ namespace kindred::kernels {
 /// agree). A row without a negative contributes 0. Of equal distances the first index counts.
 /// active[0] = number of rows with hinge > 0. Assigns coefficients [B,B] = weight d loss / d d2,
 /// to be given to pairwise_backward; 0 where d2 <= floor, since such a distance was clipped.
-/// labels[B] in host memory. Throws ShapeError for an empty batch.
+/// labels[B]. Throws ShapeError for an empty batch.
 template <class Context, class T>
 void batch_hard_triplet(Context& ctx, In<T> d2, const std::int64_t* labels,
                         std::type_identity_t<T> margin, std::type_identity_t<T> weight,

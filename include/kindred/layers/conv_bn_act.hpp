@@ -63,7 +63,8 @@ class ConvBNAct {
       kernels::batch_norm_scale_shift(ctx, gamma, beta, run.buffer(mean_), run.buffer(variance_),
                                       epsilon<T>, scale, shift);
       auto y = run.make(shape, "conv_bn_act.y");
-      kernels::conv2d_forward(ctx, geometry_, x, w, scale, shift, config_.act, y);
+      kernels::conv2d_forward(ctx, geometry_, x, w, scale, shift, config_.act, y,
+                              kernels::conv2d_prepared(run, geometry_, weight_));
       return y;
     }
     saved.z = run.make(shape, "conv_bn_act.z");

@@ -99,7 +99,8 @@ class Combined {
  private:
   template <std::size_t... I>
   Combined(const Config& config, const Scope& scope, std::index_sequence<I...>)
-      : losses_(Losses(detail::get<I>(config), scope / std::to_string(I))...) {}
+      : losses_(Losses(detail::get<I>(config),
+                       (scope / std::to_string(I)).of_loss(Losses::name()))...) {}
   template <class F>
   void for_each(F&& f) const {
     std::apply([&](const auto&... loss) { (f(loss), ...); }, losses_);

@@ -37,6 +37,8 @@ class Layer {
     virtual const char* name() const = 0;
     virtual std::int64_t input_size() const = 0;
     virtual std::int64_t output_size() const = 0;
+    virtual int input_rank() const = 0;
+    virtual int output_rank() const = 0;
     virtual Tensor<T> forward(const Run<Context, T>&, In<T>, any::Saved&) const = 0;
     virtual Tensor<T> backward(const Run<Context, T>&, Tensor<T>, In<T>, any::Saved&) const = 0;
   };
@@ -54,6 +56,9 @@ class Layer {
   const char* name() const { return layer_->name(); }
   std::int64_t input_size() const { return layer_->input_size(); }
   std::int64_t output_size() const { return layer_->output_size(); }
+  /// The ranks of the component held here; input_rank and output_rank are what the compiler knows.
+  int held_input_rank() const { return layer_->input_rank(); }
+  int held_output_rank() const { return layer_->output_rank(); }
   Tensor<T> forward(const Run<Context, T>& run, In<T> x, any::Saved& saved) const {
     return layer_->forward(run, x, saved);
   }
@@ -78,6 +83,18 @@ class Layer {
         return 0;  // a backbone takes images
     }
     std::int64_t output_size() const override { return component.output_size(); }
+    int input_rank() const override {
+      if constexpr (requires { C::input_rank; })
+        return C::input_rank;
+      else
+        return 4;  // a backbone takes images
+    }
+    int output_rank() const override {
+      if constexpr (requires { C::output_rank; })
+        return C::output_rank;
+      else
+        return 2;  // a neck gives features
+    }
     Tensor<T> forward(const Run<Context, T>& run, In<T> x, any::Saved& saved) const override {
       return component.forward(run, x, saved.as<typename C::template Saved<T>>());
     }
@@ -241,7 +258,8 @@ class Losses {
  private:
   template <class C>
   struct Of final : Interface {
-    Of(const typename C::Config& config, const Scope& scope) : component(config, scope) {}
+    Of(const typename C::Config& config, const Scope& scope)
+        : component(config, scope.of_loss(C::name())) {}
     std::int64_t entries() const override { return component.entries(); }
     loss::LogitUse logit_use() const override { return component.logit_use(); }
     bool reads(loss::FeatureFrom from) const override { return component.reads(from); }

@@ -88,6 +88,8 @@ class RecModel {
   using Scalar = Scalar_;
   using Context = typename Device::Context;
   using RunType = Run<Context, Scalar>;
+  /// An array of the host that kernels of the device can use too: moments of an optimizer.
+  using Array = std::vector<Scalar, typename Device::template Allocator<Scalar>>;
   static_assert(detail::CheckComposition<Backbone, Neck, Head, Loss, RunType>::passed);
 
   struct Config {
@@ -110,7 +112,7 @@ class RecModel {
       : backbone_(config.backbone, Scope(table_) / "backbone"),
         neck_(config.neck, Scope(table_) / "neck"),
         head_(config.head, Scope(table_) / "head"),
-        loss_(config.loss, Scope(table_) / "loss"),
+        loss_(config.loss, (Scope(table_) / "loss").of_loss(Loss::name())),
         seed_(seed) {
     check_widths();
     trainable_ = allocate(table_.trainable_size());
@@ -131,12 +133,18 @@ class RecModel {
 
   const ParameterTable& parameters() const { return table_; }
   /// All trainable values, in the order and with the offsets of parameters().
-  std::span<Scalar> trainable() { return {trainable_.get(), size(table_.trainable_size())}; }
+  std::span<Scalar> trainable() {
+    changed();
+    return {trainable_.get(), size(table_.trainable_size())};
+  }
   std::span<const Scalar> trainable() const {
     return {trainable_.get(), size(table_.trainable_size())};
   }
   /// All running statistics.
-  std::span<Scalar> statistics() { return {statistics_.get(), size(table_.buffer_size())}; }
+  std::span<Scalar> statistics() {
+    changed();
+    return {statistics_.get(), size(table_.buffer_size())};
+  }
   std::span<const Scalar> statistics() const {
     return {statistics_.get(), size(table_.buffer_size())};
   }
@@ -144,9 +152,16 @@ class RecModel {
   View<Scalar> parameter(const std::string& name) {
     const ParameterInfo* info = table_.find(name);
     if (info == nullptr) throw ConfigError(text("the model has no parameter named ", name));
+    changed();
     Scalar* base = info->kind == ParameterKind::buffer ? statistics_.get() : trainable_.get();
     return {base + info->offset, info->shape};
   }
+
+  /// Grows whenever somebody may be about to write parameters or statistics: each time that the
+  /// accessors above hand out memory that is not const. Sessions prepare their weights anew when it
+  /// has. Who keeps such memory and writes to it later calls changed() after it.
+  std::uint64_t version() const { return version_; }
+  void changed() { ++version_; }
 
   Seed seed() const { return seed_; }
   const Backbone& backbone() const { return backbone_; }
@@ -169,8 +184,10 @@ class RecModel {
   }
 
   /// One training pass: `report` gets the losses, run.gradients accumulates their derivatives.
+  /// `teacher` is what distillation losses compare with.
   void forward_backward(const RunType& run, View<const Scalar> images,
-                        View<const std::int64_t> labels, Saved& saved, View<Scalar> report) const {
+                        View<const std::int64_t> labels, Saved& saved, View<Scalar> report,
+                        const loss::TeacherOutput<Scalar>& teacher = {}) const {
     auto base = backbone_.forward(run, images, saved.backbone);
     auto features = neck_.forward(run, base, saved.neck);
     auto dfeatures = run.make(features.shape, "RecModel.dfeatures");
@@ -180,7 +197,7 @@ class RecModel {
       dbase = run.make(base.shape, "RecModel.dbackbone");
       kernels::fill(run.ctx, Scalar(0), dbase);
     }
-    losses(run, base, features, labels, saved, {dfeatures, dbase, {}}, report);
+    losses(run, base, features, labels, teacher, saved, {dfeatures, dbase, {}}, report);
     features.reset();
     auto through_neck = neck_.backward(run, std::move(dfeatures), base, saved.neck);
     if (!dbase.empty()) {
@@ -206,9 +223,29 @@ class RecModel {
                               '.', before_name, " gives [B, ", gives,
                               "]; set the input size of the ", slot, " to ", gives));
     };
+    check_ranks();
     meet("neck", neck_.name(), neck_.input_size(), "backbone", backbone_.name(),
          backbone_.output_size());
     meet("head", head_.name(), head_.input_size(), "neck", neck_.name(), neck_.output_size());
+  }
+
+  /// What CheckComposition asks of types, of slots that are filled when the program runs; and that
+  /// no loss reads a map.
+  void check_ranks() const {
+    int given = Backbone::output_rank, taken = Neck::input_rank;
+    if constexpr (requires { backbone_.held_output_rank(); }) given = backbone_.held_output_rank();
+    if constexpr (requires { neck_.held_input_rank(); }) taken = neck_.held_input_rank();
+    const auto kind = [](int rank) {
+      return rank == 2 ? "feature vectors [B,D]" : "feature maps [B,H,W,C]";
+    };
+    if (given != taken)
+      throw ConfigError(text("neck.", neck_.name(), " works on ", kind(taken), ", but backbone.",
+                             backbone_.name(), " gives ", kind(given),
+                             "; choose a neck or a backbone of the other kind"));
+    if (given != 2 && loss_.reads(loss::FeatureFrom::backbone))
+      throw ConfigError(text("loss: a loss reads the backbone's output, but backbone.",
+                             backbone_.name(), " gives ", kind(given),
+                             "; set feature_from to features"));
   }
 
   void initialize() {
@@ -219,9 +256,9 @@ class RecModel {
   }
 
   void losses(const RunType& run, View<const Scalar> base, View<const Scalar> features,
-              View<const std::int64_t> labels, Saved& saved, loss::LossGradient<Scalar> gradient,
-              View<Scalar> report) const {
-    loss::LossInput<Scalar> in{features, base, {}, labels, nullptr};
+              View<const std::int64_t> labels, const loss::TeacherOutput<Scalar>& teacher,
+              Saved& saved, loss::LossGradient<Scalar> gradient, View<Scalar> report) const {
+    loss::LossInput<Scalar> in{features, base, {}, labels, nullptr, teacher};
     if (!builds_logits()) {
       if constexpr (concepts::LogitFreeHead<Head, RunType>) {
         const MarginCrossEntropy margin(run, head_, in, gradient.features);
@@ -269,6 +306,7 @@ class RecModel {
   Loss loss_;
   Seed seed_;
   std::shared_ptr<Scalar> trainable_, statistics_;
+  std::uint64_t version_ = 1;
 };
 
 }  // namespace kindred

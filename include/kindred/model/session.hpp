@@ -22,12 +22,15 @@ struct SessionOptions {
 };
 
 /// Runs a const model: one session per thread. The first batch of a new shape plans its memory;
-/// after that a pass allocates nothing. Returned views are valid until the next call.
+/// after that a pass allocates nothing. Images and results are in memory of the host. Returned
+/// views are valid until the next call.
 ///
 /// A context that names `images_per_part` gets its batches in parts of at most that size, each run
 /// through the whole network by one thread: its activations stay in that core's cache, no thread
 /// waits for another in every layer, and the memory does not grow with the batch. With fewer parts
 /// than threads, the threads share the work inside of each part. The bits are the same.
+///
+/// Weights are packed once for every version() of the model: see there what counts as a change.
 template <class Model>
 class Session {
  public:
@@ -50,12 +53,12 @@ class Session {
   Matrix backbone(const Images& images) { return copy(backbone(view(images))); }
   Matrix logits(const Images& images) { return copy(logits(view(images))); }
 
-  /// Bytes of activations, scratch and collected results in use: the largest plans so far.
+  /// Bytes of activations, scratch, prepared weights and collected results: the largest so far.
   std::size_t bytes() const {
     std::size_t sum =
         state_->together.ctx.arena().capacity() + state_->collected.capacity() * sizeof(Scalar);
     for (const auto& worker : state_->alone) sum += worker->ctx.arena().capacity();
-    return sum;
+    return sum + state_->weights.bytes();
   }
   /// The plan for features of images of this shape, made now if need be: that of one part, where
   /// they are more than a part.
@@ -82,6 +85,9 @@ class Session {
     Worker together;                             ///< all threads
     std::vector<std::unique_ptr<Worker>> alone;  ///< one for each thread, once they are needed
     std::vector<Scalar> collected;               ///< the results of all parts
+    PreparedWeights<Scalar> weights;             ///< of all workers
+    std::uint64_t version = 0;                   ///< of the model that they were made of
+    bool prepared[3] = {};                       ///< for each Output
   };
 
   static std::int64_t part_size(std::int64_t batch) {
@@ -125,14 +131,36 @@ class Session {
     return worker.plans.emplace(key, arena.end_recording()).first->second;
   }
 
+  /// Makes the weights that a pass to this output asks for, if the model has changed.
+  void prepare(const Shape& shape, Output output) {
+    State& s = *state_;
+    if (s.version != model_->version()) {
+      s.weights.clear();
+      std::fill(std::begin(s.prepared), std::end(s.prepared), false);
+      s.version = model_->version();
+    }
+    bool& prepared = s.prepared[static_cast<std::size_t>(output)];
+    if (prepared) return;
+    Arena& arena = s.together.ctx.arena();
+    arena.begin_recording();
+    s.weights.set_preparing(true);
+    pass(s.together, {nullptr, shape}, output);
+    s.weights.set_preparing(false);
+    arena.end_recording();
+    prepared = true;
+  }
+
   View<const Scalar> run(View<const Scalar> images, Output output) {
     check(images.shape);
-    const std::int64_t part = part_size(images.dim(0));
-    if (part < images.dim(0)) return run_in_parts(images, part, output);
+    if constexpr (requires { Model::Context::prepares_weights; }) prepare(images.shape, output);
+    if constexpr (requires { Model::Context::images_per_part; }) {
+      const std::int64_t part = part_size(images.dim(0));
+      if (part < images.dim(0)) return run_in_parts(images, part, output);
+    }
     Worker& worker = state_->together;
     worker.ctx.arena().begin_replay(plan_for(worker, images.shape, output));
     pass(worker, images, output);
-    return worker.result;
+    return worker.ctx.download(View<const Scalar>(worker.result), state_->collected);
   }
 
   View<const Scalar> run_in_parts(View<const Scalar> images, std::int64_t part, Output output) {
@@ -186,8 +214,15 @@ class Session {
     const typename Model::RunType run{.ctx = worker.ctx,
                                       .parameters = model_->trainable().data(),
                                       .statistics = model_->statistics().data(),
-                                      .random = {model_->seed().value, 0, 0}};
-    auto x = model_->backbone().forward(run, images, worker.saved.backbone);
+                                      .random = {model_->seed().value, 0, 0},
+                                      .weights = &state_->weights};
+    Tensor<Scalar> uploaded;
+    const View<const Scalar> input = worker.ctx.upload(images, uploaded);
+    auto x = model_->backbone().forward(run, input, worker.saved.backbone);
+    uploaded.reset();
+    if (output == Output::backbone && x.shape.rank() != 2)
+      throw ShapeError(text("backbone.", model_->backbone().name(), " gives maps ", x.shape,
+                            ", which a session does not hand out; ask for features()"));
     if (output != Output::backbone) x = model_->neck().forward(run, x, worker.saved.neck);
     if (output == Output::logits) x = model_->head().forward(run, x, {}, worker.saved.head);
     worker.result = std::move(x);

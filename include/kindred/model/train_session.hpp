@@ -2,7 +2,6 @@
 // The memory of training.
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <memory>
 #include <span>
@@ -13,6 +12,7 @@
 #include <kindred/kernels/optimizer.hpp>
 #include <kindred/loss/loss.hpp>
 #include <kindred/model/session.hpp>
+#include <kindred/model/teacher.hpp>
 
 namespace kindred {
 
@@ -35,32 +35,58 @@ class TrainSession {
   std::span<const loss::LossReport> forward_backward(View<const Scalar> images,
                                                      std::span<const std::int64_t> labels,
                                                      std::uint64_t step) {
-    check(images.shape, labels);
-    const View<const std::int64_t> y{labels.data(), {static_cast<std::int64_t>(labels.size())}};
-    const Plan& plan = plan_for(images.shape);
-    state_->ctx.arena().begin_replay(plan);
-    pass(images, y, step);
+    with_batch(images, labels, [&](const Batch& batch) { pass(batch, step); });
+    return losses();
+  }
+
+  /// One whole step: gradients from zero, forward and backward as in forward_backward(), then
+  /// update(context), which applies an optimizer to gradients(). On a GPU it is launched as one
+  /// graph and not waited for: ask for losses() when they are wanted, and call
+  /// context().synchronize() before the host or another session reads the model.
+  template <class F>
+  void step(View<const Scalar> images, std::span<const std::int64_t> labels, std::uint64_t step,
+            F&& update) {
+    with_batch(images, labels, [&](const Batch& batch) {
+      state_->ctx.run_graph(state_->graphs[key(images.shape)], [&] {
+        zero_gradients();
+        pass(batch, step);
+        update(state_->ctx);
+      });
+    });
+  }
+
+  /// Of the last batch, whose end it waits for.
+  std::span<const loss::LossReport> losses() {
+    state_->ctx.synchronize();
     for (std::size_t i = 0; i < state_->reports.size(); ++i) {
       loss::LossReport& r = state_->reports[i];
-      r.value = r.weight * static_cast<double>(state_->values[2 * i]);
-      r.active = static_cast<double>(state_->values[2 * i + 1]);
+      r.value = r.weight * static_cast<double>(state_->results[2 * i]);
+      r.active = static_cast<double>(state_->results[2 * i + 1]);
     }
     return state_->reports;
+  }
+
+  /// Gives distillation losses the outputs of `teacher`, which must outlive the session. Memory is
+  /// planned anew.
+  void set_teacher(Teacher<Scalar>& teacher) {
+    teacher_ = &teacher;
+    state_->plans.clear();
+    state_->graphs.clear();
   }
 
   void zero_gradients() {
     kernels::fill(state_->ctx, Scalar(0),
                   View<Scalar>{state_->gradients.get(), {model_->parameters().trainable_size()}});
   }
-  /// In the layout of Model::trainable().
+  /// In the layout of Model::trainable(). On a GPU the host reads them after losses().
   std::span<Scalar> gradients() {
     return {state_->gradients.get(),
             static_cast<std::size_t>(model_->parameters().trainable_size())};
   }
   /// Whether all images of the last batch, and all gradients after it, are neither NaN nor
   /// infinite.
-  bool images_finite() const { return state_->finite[0] != 0; }
-  bool gradients_finite() const { return state_->finite[1] != 0; }
+  bool images_finite() const { return finite(0); }
+  bool gradients_finite() const { return finite(1); }
 
   Context& context() { return state_->ctx; }
   /// The plan of a step on images of this shape, made now if need be: its bytes and largest arrays.
@@ -75,17 +101,35 @@ class TrainSession {
           gradients(std::static_pointer_cast<Scalar>(Model::Device::allocate(
               static_cast<std::size_t>(model.parameters().trainable_size()) * sizeof(Scalar)))),
           reports(static_cast<std::size_t>(model.loss().entries())),
-          values(reports.size() * loss::report_size) {
+          values(reports.size() * loss::report_size),
+          results(std::static_pointer_cast<Scalar[]>(
+              Model::Device::allocate_results((values + 2) * sizeof(Scalar)))) {
       model.loss().describe(reports.data());
+      std::fill_n(results.get(), values + 2, Scalar(0));
     }
     Context ctx;
     std::shared_ptr<Scalar> gradients;
     std::map<Key, Plan> plans;
+    std::map<Key, typename Context::Graph> graphs;
     typename Model::Saved saved;
     std::vector<loss::LossReport> reports;
-    std::vector<Scalar> values;
-    std::array<Scalar, 2> finite{};
+    std::size_t values;                 ///< numbers of all losses
+    std::shared_ptr<Scalar[]> results;  ///< them, and whether images and gradients are finite
   };
+
+  /// A batch where kernels can read it.
+  struct Batch {
+    View<const Scalar> images;
+    View<const std::int64_t> labels;
+    loss::TeacherOutput<Scalar> teacher;
+  };
+
+  static Key key(const Shape& images) { return {images[0], images[1], images[2]}; }
+
+  bool finite(std::size_t which) const {
+    state_->ctx.synchronize();
+    return state_->results[state_->values + which] != 0;
+  }
 
   void check(const Shape& shape, std::span<const std::int64_t> labels) const {
     if (shape.rank() != 4 || shape[3] != 3)
@@ -104,19 +148,45 @@ class TrainSession {
   }
 
   const Plan& plan_for(const Shape& shape) {
-    const Key key{shape[0], shape[1], shape[2]};
-    const auto found = state_->plans.find(key);
+    const auto found = state_->plans.find(key(shape));
     if (found != state_->plans.end()) return found->second;
     Arena& arena = state_->ctx.arena();
     arena.begin_recording();
     // Addresses that nobody reads: heads tell training from evaluation by the presence of labels.
-    pass({nullptr, shape}, {reinterpret_cast<const std::int64_t*>(Arena::alignment), {shape[0]}},
-         0);
-    return state_->plans.emplace(key, arena.end_recording()).first->second;
+    loss::TeacherOutput<Scalar> teacher;
+    if (teacher_ != nullptr) teacher = teacher_->planned(shape[0]);
+    upload({nullptr, shape}, {reinterpret_cast<const std::int64_t*>(Arena::alignment), {shape[0]}},
+           teacher, [&](const Batch& batch) { pass(batch, 0); });
+    return state_->plans.emplace(key(shape), arena.end_recording()).first->second;
   }
 
-  void pass(View<const Scalar> images, View<const std::int64_t> labels, std::uint64_t step) {
+  template <class F>
+  void upload(View<const Scalar> images, View<const std::int64_t> labels,
+              loss::TeacherOutput<Scalar> teacher, F&& f) {
+    Tensor<Scalar> of_images, of_features, of_logits;
+    Tensor<std::int64_t> of_labels;
+    Batch batch{state_->ctx.upload(images, of_images), state_->ctx.upload(labels, of_labels),
+                teacher};
+    if (teacher.features.data != nullptr)
+      batch.teacher.features = state_->ctx.upload(teacher.features, of_features);
+    if (teacher.logits.data != nullptr)
+      batch.teacher.logits = state_->ctx.upload(teacher.logits, of_logits);
+    f(batch);
+  }
+
+  /// Calls f with the batch within a planned pass.
+  template <class F>
+  void with_batch(View<const Scalar> images, std::span<const std::int64_t> labels, F&& f) {
+    check(images.shape, labels);
+    loss::TeacherOutput<Scalar> teacher;
+    if (teacher_ != nullptr) teacher = (*teacher_)(images);
+    state_->ctx.arena().begin_replay(plan_for(images.shape));
+    upload(images, {labels.data(), {static_cast<std::int64_t>(labels.size())}}, teacher, f);
+  }
+
+  void pass(const Batch& batch, std::uint64_t step) {
     State& s = *state_;
+    Scalar* const finite = s.results.get() + s.values;
     const typename Model::RunType run{.ctx = s.ctx,
                                       .parameters = model_->trainable().data(),
                                       .statistics = model_->statistics().data(),
@@ -124,16 +194,18 @@ class TrainSession {
                                       .gradients = s.gradients.get(),
                                       .training = true,
                                       .random = {model_->seed().value, 0, step}};
-    kernels::all_finite(s.ctx, images, View<Scalar>{&s.finite[0], {1}});
-    model_->forward_backward(run, images, labels, s.saved,
-                             {s.values.data(), {static_cast<std::int64_t>(s.values.size())}});
+    kernels::all_finite(s.ctx, batch.images, View<Scalar>{finite, {1}});
+    model_->forward_backward(run, batch.images, batch.labels, s.saved,
+                             {s.results.get(), {static_cast<std::int64_t>(s.values)}},
+                             batch.teacher);
     kernels::all_finite(
         s.ctx, View<const Scalar>{s.gradients.get(), {model_->parameters().trainable_size()}},
-        View<Scalar>{&s.finite[1], {1}});
+        View<Scalar>{finite + 1, {1}});
   }
 
   Model* model_;
   SessionOptions options_;
+  Teacher<Scalar>* teacher_ = nullptr;
   std::unique_ptr<State> state_;
 };
 

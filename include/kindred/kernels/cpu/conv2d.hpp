@@ -150,6 +150,36 @@ Patches<T> forward_patches(const Conv2dExtents& e, std::int64_t g, const T* x) {
           .kernel_w = e.kernel_w};
 }
 
+/// Elements that the packed weights of a convolution have; 0 for those that read them as they are.
+template <class T>
+std::int64_t conv2d_packed_size(const Context&, const Conv2dGeometry& g, const Shape& w) {
+  const std::int64_t k = w[0] * w[1] * w[2];
+  if (g.groups != 1 || w[2] <= 4) return 0;  // few channels: a stem
+  return PackedB<T>(nullptr, k, w[3]).size();
+}
+/// Packs w [kh,kw,C,O] on the calling thread.
+template <class T>
+void conv2d_pack(const Context&, const Conv2dGeometry&, const Shape& w, const T* from, T* to) {
+  pack_whole(RowsOfB<T>{from, w[3]}, w[3], PackedB<T>(to, w[0] * w[1] * w[2], w[3]));
+}
+
+/// conv2d_forward with the weights that conv2d_pack left.
+template <class T>
+void conv2d_forward_packed(Context& ctx, const Conv2dExtents& e, const T* x, const T* packed,
+                           const T* scale, const T* shift, Activation activation, T* y) {
+  const std::int64_t m = e.batch * e.out_height * e.out_width, n = e.out_channels;
+  const std::int64_t k = e.kernel_h * e.kernel_w * e.channels;
+  if (m == 0 || n == 0) return;
+  const PackedB<T> b(const_cast<T*>(packed), k, n);  // a product only reads it
+  const AffineEpilogue<T> epilogue{scale, shift, activation};
+  const AffineEpilogue<T>* finish = epilogue.does_nothing() ? nullptr : &epilogue;
+  if (e.pointwise())
+    gemm_by_rows<T>(ctx, m, n, k, RowsOfA<T>{x, e.channels}, b, MatrixC<T>{y, n}, finish, false);
+  else
+    gemm_by_rows<T>(ctx, m, n, k, PatchRows<T>{forward_patches(e, 0, x)}, b, MatrixC<T>{y, n},
+                    finish, false);
+}
+
 /// y = activation(scale conv(x, w) + shift); scale and shift may be null.
 template <class T>
 void conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, const T* w, const T* scale,

@@ -259,7 +259,7 @@ struct InsideRows {
 /// Rows of outputs in one chunk of work.
 inline std::int64_t depthwise_rows_per_chunk(std::int64_t rows, std::int64_t work_per_row) {
   const std::int64_t enough =
-      divide_up(std::int64_t{1} << 18, std::max<std::int64_t>(work_per_row, 1));
+      divide_up(std::int64_t{1} << 16, std::max<std::int64_t>(work_per_row, 1));
   return std::clamp<std::int64_t>(enough, 1, std::max<std::int64_t>(rows, 1));
 }
 

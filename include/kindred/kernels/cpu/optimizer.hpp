@@ -10,6 +10,16 @@
 namespace kindred::cpu {
 
 template <class T>
+void sgd_update(Context& ctx, std::int64_t n, T* p, const T* g, T lr, T l2) {
+  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
+    using V = typename decltype(lane)::type;
+    const V parameter = load_lanes<V>(p + i);
+    const V gradient = load_lanes<V>(g + i) + V(l2) * parameter;
+    store_lanes(p + i, V(parameter - V(lr) * gradient));
+  });
+}
+
+template <class T>
 void momentum_update(Context& ctx, std::int64_t n, T* p, const T* g, T* v, T lr, T momentum, T l2,
                      bool nesterov) {
   parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
@@ -38,6 +48,72 @@ void adamw_update(Context& ctx, std::int64_t n, T* p, const T* g, T* m, T* v, T 
     store_lanes(v + i, second);
     const V parameter = V(shrink) * load_lanes<V>(p + i);
     store_lanes(p + i, V(parameter - V(rate) * first / (sqrt(second) + V(eps))));
+  });
+}
+
+/// rate and eps with the bias corrections already in them.
+template <class T>
+void adam_update(Context& ctx, std::int64_t n, T* p, const T* g, T* m, T* v, T rate, T beta1,
+                 T beta2, T eps, T l2) {
+  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
+    using V = typename decltype(lane)::type;
+    using std::sqrt;
+    using xsimd::sqrt;
+    const V parameter = load_lanes<V>(p + i);
+    const V gradient = load_lanes<V>(g + i) + V(l2) * parameter;
+    const V first = V(beta1) * load_lanes<V>(m + i) + V(T(1) - beta1) * gradient;
+    const V second = V(beta2) * load_lanes<V>(v + i) + V(T(1) - beta2) * gradient * gradient;
+    store_lanes(m + i, first);
+    store_lanes(v + i, second);
+    store_lanes(p + i, V(parameter - V(rate) * first / (sqrt(second) + V(eps))));
+  });
+}
+
+template <class T>
+void rmsprop_update(Context& ctx, std::int64_t n, T* p, const T* g, T* s, T* v, T lr, T rho,
+                    T momentum, T eps, T l2) {
+  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
+    using V = typename decltype(lane)::type;
+    using std::sqrt;
+    using xsimd::sqrt;
+    const V parameter = load_lanes<V>(p + i);
+    const V gradient = load_lanes<V>(g + i) + V(l2) * parameter;
+    const V square = V(rho) * load_lanes<V>(s + i) + V(T(1) - rho) * gradient * gradient;
+    const V step = V(momentum) * load_lanes<V>(v + i) + V(lr) * gradient / sqrt(V(square + V(eps)));
+    store_lanes(s + i, square);
+    store_lanes(v + i, step);
+    store_lanes(p + i, V(parameter - step));
+  });
+}
+
+template <class T>
+void centered_rmsprop_update(Context& ctx, std::int64_t n, T* p, const T* g, T* s, T* v, T* a, T lr,
+                             T rho, T momentum, T eps, T l2) {
+  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
+    using V = typename decltype(lane)::type;
+    using std::sqrt;
+    using xsimd::sqrt;
+    const V parameter = load_lanes<V>(p + i);
+    const V gradient = load_lanes<V>(g + i) + V(l2) * parameter;
+    const V square = V(rho) * load_lanes<V>(s + i) + V(T(1) - rho) * gradient * gradient;
+    const V mean = V(rho) * load_lanes<V>(a + i) + V(T(1) - rho) * gradient;
+    const V step = V(momentum) * load_lanes<V>(v + i) +
+                   V(lr) * gradient / sqrt(V(square - mean * mean + V(eps)));
+    store_lanes(s + i, square);
+    store_lanes(a + i, mean);
+    store_lanes(v + i, step);
+    store_lanes(p + i, V(parameter - step));
+  });
+}
+
+/// rest = 1 - decay.
+template <class T>
+void moving_average_update(Context& ctx, std::int64_t n, T* average, const T* value, T decay,
+                           T rest) {
+  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
+    using V = typename decltype(lane)::type;
+    store_lanes(average + i,
+                V(V(decay) * load_lanes<V>(average + i) + V(rest) * load_lanes<V>(value + i)));
   });
 }
 
