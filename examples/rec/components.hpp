@@ -21,10 +21,26 @@ using AnyLosses = kindred::any::Losses<kindred::cpu::Context, float>;
 namespace kindred::any {
 REC_BACKBONES template rec::AnyLayer::Config rec::AnyLayer::component<backbone::PPLCNet>(
     const backbone::PPLCNet::Config&);
+REC_BACKBONES template rec::AnyLayer::Config rec::AnyLayer::component<backbone::PPLCNetMap>(
+    const backbone::PPLCNetMap::Config&);
+REC_BACKBONES template rec::AnyLayer::Config rec::AnyLayer::component<
+    backbone::FPN<backbone::PPLCNetMap>>(const backbone::FPN<backbone::PPLCNetMap>::Config&);
 REC_OTHERS template rec::AnyLayer::Config rec::AnyLayer::component<neck::FC>(
     const neck::FC::Config&);
 REC_OTHERS template rec::AnyLayer::Config rec::AnyLayer::component<neck::BNNeck>(
     const neck::BNNeck::Config&);
+REC_OTHERS template rec::AnyLayer::Config rec::AnyLayer::component<neck::FRFNNeck>(
+    const neck::FRFNNeck::Config&);
+REC_OTHERS template rec::AnyLayer::Config rec::AnyLayer::component<neck::GeM>(
+    const neck::GeM::Config&);
+REC_OTHERS template rec::AnyLayer::Config rec::AnyLayer::component<neck::Identity>(
+    const neck::Identity::Config&);
+REC_OTHERS template rec::AnyLayer::Config rec::AnyLayer::component<neck::MetaBNNeck>(
+    const neck::MetaBNNeck::Config&);
+REC_OTHERS template rec::AnyLayer::Config rec::AnyLayer::component<neck::Tanh>(
+    const neck::Tanh::Config&);
+REC_OTHERS template rec::AnyLayer::Config rec::AnyLayer::component<neck::VehicleNeck>(
+    const neck::VehicleNeck::Config&);
 REC_OTHERS template rec::AnyHead::Config rec::AnyHead::component<head::FC>(const head::FC::Config&);
 REC_OTHERS template rec::AnyHead::Config rec::AnyHead::component<head::ArcMargin>(
     const head::ArcMargin::Config&);

@@ -140,7 +140,7 @@ Loss:
 }
 
 TEST_CASE("config: a missing key, an unknown key and a misspelt name say where and what instead") {
-  CHECK(error_of("Arch: {Backbone: {name: PPLCNet_x0_25}}\n") == "Arch.Neck is missing");
+  CHECK(error_of("Arch: {Backbone: {name: PPLCNet_x0_25}}\n") == "Arch.Head is missing");
   CHECK(error_of("Global: {}\n") == "Arch is missing");
   CHECK(error_of("") == "Arch is missing");
   CHECK(error_of("Arch: {Backbone: {pretrained: False}}\n") == "Arch.Backbone.name is missing");
@@ -150,9 +150,10 @@ TEST_CASE("config: a missing key, an unknown key and a misspelt name say where a
                                "PPLCNet_x0_25?); known: PPLCNet, PPLCNet_x0_25"));
   CHECK_THAT(product_with({"Arch.Head.name=ArcMargins"}),
              ContainsSubstring("Arch.Head: there is no ArcMargins (did you mean ArcMargin?); "
-                               "known: AdaMargin, ArcMargin, CircleMargin, CosMargin, FC"));
+                               "known: (more with #include <kindred/config/heads.hpp> in one "
+                               "file of the program), ArcMargin, FC"));
   CHECK(product_with({"Arch.Head.gradient=exactly"}) ==
-        "Arch.Head.gradient: \"exactly\" is neither exact nor straight_through");
+        "Arch.Head.gradient: \"exactly\" is none of exact, straight_through");
   CHECK(product_with({"Arch.Head.margn=0.2"}) ==
         "Arch.Head.margn: unknown key (did you mean margin?)");
   CHECK(product_with({"Arch.Neck.embeding_size=24"}) ==

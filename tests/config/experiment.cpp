@@ -261,10 +261,49 @@ TEST_CASE("experiment: what is not here is refused with the key's name") {
              ContainsSubstring("Optimizer.lr.learning_rate: \"fast\" is not a number"));
   CHECK_THAT(refused("Metric.Eval.0.Recallk.top=[1]"),
              ContainsSubstring("Metric.Eval.0.Recallk.top: unknown key (did you mean topk?)"));
+  CHECK_THAT(refused("EMA={decy: 0.9}"),
+             ContainsSubstring("EMA.decy: unknown key (did you mean decay?)"));
   CHECK_THAT(refused("Global.seed=-1"), ContainsSubstring("Global.seed: \"-1\" is not a whole"));
+  CHECK_THAT(refused("Metric.Eval.1={PrecisionK: {}}"),
+             ContainsSubstring("did you mean Precisionk?"));
+  CHECK_THAT(refused("Global.feature_binarize=signum"),
+             ContainsSubstring("Global.feature_binarize: \"signum\" is neither sign nor round"));
+  CHECK_THAT(refused("Global.feature_normalise=False"),
+             ContainsSubstring("did you mean feature_normalize?"));
   for (const char* shape : {"[3, 224]", "[1, 224, 224]", "[3, 0, 224]", "[3, 224, -5]"})
     CHECK_THAT(refused(text("Global.image_shape=", shape)),
                ContainsSubstring("Global.image_shape: expected [3, height, width]"));
+}
+
+TEST_CASE("experiment: Precisionk, codes and re-ranking, by PaddleClas' names") {
+  Images images;
+  const auto metrics = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> o = small(images);
+    o.push_back("Metric.Eval.1={Precisionk: {topk: [1, 3]}}");
+    o.insert(o.end(), more.begin(), more.end());
+    const auto e = experiment(o);
+    auto evaluation = e.evaluation();
+    // The mean colours of an image, around 0: the channels that tell the classes apart.
+    const auto result = evaluation([values = std::vector<float>()](View<const float> x) mutable {
+      const std::int64_t area = x.dim(1) * x.dim(2);
+      values.assign(static_cast<std::size_t>(3 * x.dim(0)), 0.f);
+      for (std::int64_t i = 0; i < x.size(); ++i)
+        values[static_cast<std::size_t>(i / (3 * area) * 3 + i % 3)] += x[i] / float(area);
+      return View<const float>{values.data(), {x.dim(0), 3}};
+    });
+    return e.metrics(result);
+  };
+  const auto plain = metrics({});
+  REQUIRE(plain[2].name == "precision1");
+  CHECK(plain[2].value == 1);  // every image is in the gallery, too
+  CHECK(plain[3].name == "precision3");
+  const auto codes = metrics({"Global.feature_binarize=sign"});
+  CHECK(codes[4].name == "map");
+  CHECK(codes[4].value < plain[4].value);  // three bits cannot tell four such classes apart
+  const auto ranked = metrics({"Global.re_ranking=True"});
+  CHECK(ranked[4].value > codes[4].value);
+  CHECK_THROWS_WITH(metrics({"Global.re_ranking=True", "Global.feature_normalize=False"}),
+                    ContainsSubstring("Global.re_ranking compares by cosine"));
 }
 
 TEST_CASE("experiment: trains, evaluates, logs and resumes from the published file") {
@@ -281,6 +320,29 @@ TEST_CASE("experiment: trains, evaluates, logs and resumes from the published fi
   config::Model again = e.make_model();
   CHECK(e.train(again, true).steps == 4);
   CHECK(std::equal(model.trainable().begin(), model.trainable().end(), again.trainable().begin()));
+}
+
+TEST_CASE("experiment: groups of parameters and the moving average of weights") {
+  Images images;
+  const auto settings = with(with(small(images), "EMA={decay: 0.9}"),
+                             "Optimizer=[{Adam: {scope: backbone, lr: {learning_rate: 0.001}}}, "
+                             "{SGD: {scope: neck, lr: {learning_rate: 0.1}}}, "
+                             "{SGD: {scope: head, lr: {learning_rate: 0.2}}}]");
+  const auto e = experiment(settings);
+  config::Model model = e.make_model();
+  CHECK(e.train(model, false).steps == 4);
+  const std::string journal = read_bytes(e.output() / "metrics.jsonl");
+  CHECK_THAT(journal, ContainsSubstring("\"lr\":0.001"));
+  CHECK_THAT(journal, ContainsSubstring("\"lr(head)\":0.2"));
+  config::Model best = e.make_model();
+  config::Experiment::load(best, e.output() / "best_model.safetensors");
+  CHECK_FALSE(std::equal(model.trainable().begin(), model.trainable().end(),
+                         best.trainable().begin()));  // the average
+  CHECK_THROWS_WITH(experiment(with(small(images),
+                                    "Optimizer=[{SGD: {scope: neck, lr: "
+                                    "{learning_rate: 0.1}}}]"))
+                        .train(model, false),
+                    ContainsSubstring("Optimizer: no scope has backbone."));
 }
 
 TEST_CASE("experiment: labels beyond class_num, and mistakes in DataLoader, are named") {

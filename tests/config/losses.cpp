@@ -10,13 +10,13 @@ using namespace kindred::config;
 namespace {
 
 std::string refused(const std::string& name, const std::string& settings) {
-  any::Losses<cpu::Context, float>::Config losses;
+  AnyLosses::Config losses;
   const Section s(YAML::Load(settings), "Loss.Train.0." + name);
   try {
-    if (!detail::add_feature_loss(losses, name, s)) return "no loss of that name";
+    add_registered_loss(losses, name, s);
     s.finish();
     ParameterTable table;
-    const any::Losses<cpu::Context, float> made(losses, Scope(table));
+    const AnyLosses made(losses, Scope(table));
   } catch (const ConfigError& e) {
     return e.what();
   }
@@ -26,21 +26,21 @@ std::string refused(const std::string& name, const std::string& settings) {
 }  // namespace
 
 TEST_CASE("YAML: every loss on features is built under its name, with its weight and slot") {
-  std::set<std::string> names;
-  detail::add_feature_loss_names(names);
-  CHECK(names.size() == 28);
-  for (const std::string& name : names) {
+  CHECK(detail::loss_registry().size() == 33);
+  for (const auto& [name, add] : detail::loss_registry()) {
     INFO(name);
+    if (name == "ContrastiveLoss_XBM") continue;  // two losses, see below
     std::string settings = "{weight: 0.25, feature_from: backbone";
-    if (name.starts_with("Proxy") || name == "SoftTripleLoss")
+    if (name.starts_with("Proxy") || name == "SoftTripleLoss" || name == "CSQLoss" ||
+        name == "GreedyHashLoss")
       settings += ", num_classes: 3, embedding_size: 4";
     if (name == "CenterLoss") settings += ", num_classes: 3, feat_dim: 4";
-    any::Losses<cpu::Context, float>::Config config;
+    AnyLosses::Config config;
     const Section s(YAML::Load(settings + "}"), "loss");
-    REQUIRE(detail::add_feature_loss(config, name, s));
+    add_registered_loss(config, name, s);
     s.finish();
     ParameterTable table;
-    const any::Losses<cpu::Context, float> losses(config, Scope(table, "loss"));
+    const AnyLosses losses(config, Scope(table, "loss"));
     loss::LossReport report;
     REQUIRE(losses.entries() == 1);
     losses.describe(&report);
@@ -54,8 +54,7 @@ TEST_CASE("YAML: every loss on features is built under its name, with its weight
 }
 
 TEST_CASE("YAML: settings of losses are read, ignored, or refused by name") {
-  any::Losses<cpu::Context, float>::Config losses;
-  CHECK_FALSE(detail::add_feature_loss(losses, "TripletLos", Section(YAML::Node(), "")));
+  CHECK(refused("TripletLos", "{}").find("did you mean TripletLoss?") != std::string::npos);
   CHECK(refused("MSMLoss", "{margin: 0.2, batch_size: 60, samples_each_class: 4}") == "");
   CHECK(refused("SupConLoss", "{views: 4, contrast_mode: all}") == "");
   CHECK(refused("SupConLoss", "{contrast_mode: one}").find("only all") != std::string::npos);
@@ -67,4 +66,23 @@ TEST_CASE("YAML: settings of losses are read, ignored, or refused by name") {
         std::string::npos);
   CHECK(refused("CenterLoss", "{num_classes: 3}").find("feat_dim") != std::string::npos);
   CHECK(refused("TripletLoss", "{feature_from: neck}").find("neck") != std::string::npos);
+}
+
+TEST_CASE("YAML: ContrastiveLoss_XBM is the loss of the batch and that of the memory") {
+  const Section s(YAML::Load("{weight: 0.5, xbm_size: 32, xbm_weight: 0.4, start_iter: 3, margin: "
+                             "0.3, embedding_size: 4}"),
+                  "loss");
+  AnyLosses::Config config;
+  add_registered_loss(config, "ContrastiveLoss_XBM", s);
+  s.finish();
+  ParameterTable table;
+  const AnyLosses losses(config, Scope(table, "loss"));
+  REQUIRE(losses.entries() == 2);
+  loss::LossReport reports[2];
+  losses.describe(reports);
+  CHECK(reports[0].weight == 0.5);
+  CHECK(reports[1].weight == Approx(0.2));
+  CHECK(table.find("loss.1.features")->shape == Shape{32, 4});
+  CHECK(refused("ContrastiveLoss_XBM", "{xbm_size: 32}").find("margin is missing") !=
+        std::string::npos);
 }

@@ -48,10 +48,16 @@ TEST_CASE("optim::ranges: neighbours alike are one range, the frozen are in none
   REQUIRE(plain.size() == 4);
   CHECK(plain[0].end == 53);
   CHECK(plain[1].begin == 80);
+  // Nor across what another group has.
+  const auto some =
+      optim::ranges(d.table, 0, {}, [](const ParameterInfo& p) { return p.name != "b"; });
+  REQUIRE(some.size() == 5);
+  CHECK(some[0].end == 3);
+  CHECK(some[1].begin == 48);
 }
 
 TEMPLATE_TEST_CASE("optimizers: frozen parameters, their moments and the padding stay", "",
-                   optim::Momentum, optim::AdamW) {
+                   optim::SGD, optim::Momentum, optim::Adam, optim::AdamW, optim::RMSProp) {
   const Declared d;
   const auto size = static_cast<std::size_t>(d.table.trainable_size());
   std::vector<double> parameters(size), gradients(size);
@@ -60,16 +66,16 @@ TEMPLATE_TEST_CASE("optimizers: frozen parameters, their moments and the padding
       for (std::int64_t i = 0; i < p.shape.size(); ++i)
         parameters[static_cast<std::size_t>(p.offset + i)] =
             gradients[static_cast<std::size_t>(p.offset + i)] = 1;
-  std::vector<std::vector<double>> moments(TestType::moments, std::vector<double>(size));
   cpu::Context ctx(2);
   const TestType optimizer{.weight_decay = 0.2};
+  std::vector<std::vector<double>> moments(optimizer.moments(), std::vector<double>(size));
   const auto all = optim::ranges(d.table, optimizer.weight_decay, optimizer.no_decay);
   for (std::int64_t step = 1; step <= 3; ++step)
     optimizer.update(ctx, std::span<const optim::Range>(all),
                      optim::Update<double>{parameters, gradients, moments, 0.1, step});
   const std::size_t frozen = 64, slow = 96, fast = 80, padding = 3;
   CHECK(parameters[frozen] == 1);
-  CHECK(moments[0][frozen] == 0);
+  for (const auto& moment : moments) CHECK(moment[frozen] == 0);
   CHECK(parameters[padding] == 0);
   CHECK(parameters[fast] < 1);
   CHECK(1 - parameters[slow] == Approx((1 - parameters[fast]) / 10).epsilon(0.1));

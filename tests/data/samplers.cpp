@@ -187,6 +187,137 @@ TEST_CASE("random identity sampler: max_iters batches, refilled as often as need
   check_reproducible(sampler, labels);
 }
 
+TEST_CASE("PK sampler: ratios multiply the probability of ranges of identities") {
+  const LabelList labels = labels_of(std::vector<int>(10, 40));
+  PKSampler sampler{
+      .batch_size = 4, .sample_per_id = 2, .sample_method = SampleMethod::id_avg_prob};
+  sampler.id_list = {0, 1, 1, 4};  // identity 1 is in both: the first pair counts
+  sampler.ratio = {3, 0.5};
+  std::vector<double> share(10);
+  double drawn = 0;
+  for (std::uint64_t epoch = 0; epoch < 100; ++epoch) {
+    const auto batches = sampler.batches(labels, Seed{1}, epoch);
+    for (std::size_t b = 0; b < batches.size(); ++b) {
+      check_identity_batch(batches[b], labels, 2);
+      share[static_cast<std::size_t>(labels[batches[b][0]] / 10)] += 1;  // the first of a batch
+      drawn += 1;
+    }
+  }
+  const double total = 2 * 3 + 3 * 0.5 + 5;
+  for (std::size_t id = 0; id < 10; ++id) {
+    const double expected = (id < 2 ? 3 : id < 5 ? 0.5 : 1) / total;
+    CHECK(share[id] / drawn == Approx(expected).margin(5 * std::sqrt(expected / drawn)));
+  }
+  sampler.ratio = {3, 0};
+  const auto without = sampler.batches(labels, Seed{1}, 0);
+  for (const std::size_t i : without.indices) CHECK((labels[i] < 20 || labels[i] >= 50));
+  CHECK(sampler.batches(labels, Seed{1}, 0) == without);
+
+  sampler.ratio = {3};
+  CHECK_THROWS_WITH(sampler.check(labels), ContainsSubstring("id_list has 4 numbers"));
+  sampler.id_list = {0, 10};
+  CHECK_THROWS_WITH(sampler.check(labels), ContainsSubstring("id_list has 10"));
+  sampler.id_list = {0, 8};
+  sampler.ratio = {0};
+  CHECK_THROWS_WITH(sampler.check(labels), ContainsSubstring("only 1 identities have a ratio"));
+  sampler.ratio = {-1};
+  CHECK_THROWS_WITH(sampler.check(labels), ContainsSubstring("not negative"));
+}
+
+TEST_CASE("hierarchical sampler: every pair of super-classes, classes in groups") {
+  // Super-class s has 3 + s classes of 5 images, but its first class only 2.
+  LabelList labels, supers;
+  for (std::int64_t s = 0; s < 4; ++s)
+    for (std::int64_t c = 0; c < 3 + s; ++c)
+      for (int i = 0; i < (c == 0 ? 2 : 5); ++i) {
+        labels.push_back(100 * s + c);
+        supers.push_back(s);
+      }
+  const HierarchicalSampler sampler{.super_labels = supers,
+                                    .batch_size = 24,
+                                    .samples_per_class = 3,
+                                    .batches_per_super_tuple = 5,
+                                    .super_classes_per_batch = 2};
+  sampler.check(labels);
+  const auto batches = sampler.batches(labels, Seed{3}, 1);
+  REQUIRE(batches.size() == 6 * 5);
+  std::map<std::set<std::int64_t>, int> pairs;
+  for (std::size_t b = 0; b < batches.size(); ++b) {
+    std::map<std::int64_t, int> of_super, of_class;
+    for (const std::size_t i : batches[b]) {
+      ++of_super[supers[i]];
+      ++of_class[labels[i]];
+    }
+    std::set<std::int64_t> pair;
+    for (const auto& [super, images] : of_super) {
+      pair.insert(super);
+      CHECK(images == 12);
+    }
+    for (const auto& [label, images] : of_class)  // 4 groups: super-class 0 has 3 classes
+      CHECK((images == 3 || (label < 100 && images == 6)));
+    ++pairs[pair];
+  }
+  CHECK(pairs.size() == 6);
+  for (const auto& [pair, count] : pairs) CHECK(count == 5);
+  CHECK(sampler.batches(labels, Seed{3}, 1) == batches);
+  CHECK_FALSE(sampler.batches(labels, Seed{3}, 2) == batches);
+
+  auto refused = [&](auto change) {
+    HierarchicalSampler other = sampler;
+    change(other);
+    try {
+      other.check(labels);
+    } catch (const ConfigError& e) {
+      return std::string(e.what());
+    }
+    return std::string("nothing was thrown");
+  };
+  CHECK_THAT(refused([](auto& s) { s.batch_size = 25; }), ContainsSubstring("not a multiple"));
+  CHECK_THAT(refused([](auto& s) { s.super_labels.pop_back(); }),
+             ContainsSubstring("super_labels for"));
+  CHECK_THAT(refused([](auto& s) {
+               s.super_classes_per_batch = s.batch_size = 15;
+               s.samples_per_class = 1;
+             }),
+             ContainsSubstring("but there are 4"));
+  CHECK_THAT(refused([](auto& s) { s.samples_per_class = 0; }), ContainsSubstring(">= 1"));
+}
+
+TEST_CASE("mix sampler: parts side by side, each beginning anew when it ends") {
+  LabelList labels = labels_of({4, 4, 4});  // 12 images
+  for (int i = 0; i < 10; ++i) labels.push_back(1000 + i);
+  const MixSampler mix{.parts = {{PKSampler{.batch_size = 4, .sample_per_id = 2}, 12},
+                                 {BatchSampler{.batch_size = 3}, 10}},
+                       .iter_per_epoch = 7};
+  const Sampler sampler = mix;
+  const auto batches = sampler.batches(labels, Seed{5}, 2);
+  REQUIRE(batches.size() == 7);
+  CHECK(batches.batch_size == 7);
+  std::map<std::size_t, int> seen;
+  for (std::size_t b = 0; b < 7; ++b) {
+    check_identity_batch(batches[b].first(4), labels, 2);
+    for (const std::size_t i : batches[b].subspan(4)) {
+      CHECK(i >= 12);
+      ++seen[i];
+    }
+  }
+  for (const auto& [image, times] : seen) CHECK(times <= 3);  // three shuffles of 9 of 10 images
+  CHECK(seen.size() == 10);
+  CHECK(sampler.batches(labels, Seed{5}, 2) == batches);
+  CHECK_FALSE(sampler.batches(labels, Seed{5}, 3) == batches);
+
+  MixSampler other = mix;
+  other.parts[1].images = 9;
+  CHECK_THROWS_WITH(Sampler(other).batches(labels, Seed{5}, 0),
+                    ContainsSubstring("the parts have 21 images, the list has 22"));
+  other = mix;
+  other.parts[1].sampler = BatchSampler{.batch_size = 11};
+  CHECK_THROWS_WITH(Sampler(other).batches(labels, Seed{5}, 0),
+                    ContainsSubstring("a part of 10 images has no full batch of 11"));
+  other.iter_per_epoch = 0;
+  CHECK_THROWS_AS(Sampler(other).batches(labels, Seed{5}, 0), ConfigError);
+}
+
 TEST_CASE("sampler: your own, with its indices checked") {
   struct Twice {
     EpochBatches batches(Labels labels, Seed, std::uint64_t epoch) const {

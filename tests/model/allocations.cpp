@@ -81,7 +81,7 @@ void expect_no_allocation(Model& model, const Optimizer& optimizer, int threads)
   auto session = model.train_session({.threads = threads});
   const auto ranges =
       kd::optim::ranges(model.parameters(), optimizer.weight_decay, optimizer.no_decay);
-  std::vector<std::vector<float>> moments(Optimizer::moments,
+  std::vector<std::vector<float>> moments(optimizer.moments(),
                                           std::vector<float>(model.trainable().size()));
   const kd::lr::Cosine cosine{.base = 0.01};
   std::int64_t step = 0;

@@ -4,7 +4,11 @@
 
 #include <functional>
 
-#include <kindred/kindred.hpp>
+#include <kindred/head/margin_head.hpp>
+#include <kindred/kernels/cpu/elementwise.hpp>
+#include <kindred/kernels/cpu/margin_softmax.hpp>
+#include <kindred/kernels/elementwise.hpp>
+#include <kindred/kernels/softmax_cross_entropy.hpp>
 
 #include "support/parity.hpp"
 
@@ -164,12 +168,48 @@ struct DefinitionCheck {
   }
 };
 
-/// One class, one sample, a zero row, and a label out of range.
+/// Loss and gradients in float lie near those in double, over several tiles of classes.
 template <class Head>
-void check_degenerate(typename Head::Config config) {
+void check_float(typename Head::Config config) {
+  constexpr std::int64_t batch = 33, dim = 20;
+  config.embedding_size = dim;
+  Bench<Head, float> bench("", config);
+  Bench<Head, double> exact("", config);
+  bench.parameters = random_values<float>(static_cast<std::int64_t>(bench.parameters.size()), 5);
+  exact.parameters.assign(bench.parameters.begin(), bench.parameters.end());
+  const auto x = random_values<float>(batch * dim, 6);
+  std::vector<std::int64_t> labels;
+  for (std::int64_t b = 0; b < batch; ++b) labels.push_back((b * 37) % config.class_num);
+  const auto got = fused_step(bench, x, {batch, dim}, labels, 0.1f);
+  const auto wanted =
+      fused_step(exact, std::vector<double>(x.begin(), x.end()), {batch, dim}, labels, 0.1);
+  CHECK(static_cast<double>(got.loss) == Approx(wanted.loss).epsilon(1e-5));
+  CHECK(relative_difference(got.dx, wanted.dx) < 1e-4);
+  CHECK(relative_difference(got.dw, wanted.dw) < 1e-4);
+}
+
+/// The text of the ConfigError that making the head gives.
+template <class Head>
+std::string head_error(const typename Head::Config& config) {
+  ParameterTable table;
+  try {
+    Head(config, Scope(table, "head"));
+  } catch (const ConfigError& e) {
+    return e.what();
+  }
+  return "nothing was thrown";
+}
+
+/// One class, one sample, a zero row, and a label out of range. `complete` sets what follows from
+/// class_num.
+template <class Head>
+void check_degenerate(
+    typename Head::Config config,
+    const std::function<void(typename Head::Config&)>& complete = [](auto&) {}) {
   config.embedding_size = 4;
   for (const std::int64_t classes : {std::int64_t{1}, std::int64_t{5}}) {
     config.class_num = classes;
+    complete(config);
     Bench<Head, float> bench("", config);
     bench.parameters = random_values<float>(static_cast<std::int64_t>(bench.parameters.size()), 3);
     for (const std::int64_t batch : {std::int64_t{1}, std::int64_t{3}}) {

@@ -250,7 +250,8 @@ struct Passed {
   std::vector<T> y, dx;
 };
 
-/// One component with its own parameters, run as a model runs it.
+/// One component with its own parameters, run as a model runs it. Parameters start at zero, buffers
+/// as in a model.
 template <class Component, class T>
 class Bench {
  public:
@@ -260,7 +261,11 @@ class Bench {
       : component(config..., Scope(table, slot)),
         parameters(size(table.trainable_size())),
         statistics(size(table.buffer_size())),
-        gradients(size(table.trainable_size())) {}
+        gradients(size(table.trainable_size())) {
+    for (const ParameterInfo& p : table.entries())
+      if (p.kind == ParameterKind::buffer)
+        p.initializer.fill(View<T>{data(p), p.shape}, RandomKey{});
+  }
 
   /// Takes every parameter and buffer from `group`, and leaves none of the group over.
   void load(const Fixture& fixture, const std::string& group = "param") {

@@ -18,6 +18,7 @@ const train::Position somewhere{.epoch = 3,
                                 .step = 17,
                                 .best_metric = 0.1 + 0.2,
                                 .best_epoch = 2,
+                                .scores = {-1.0 / 7, 0.1 + 0.2},
                                 .log_batches = 4,
                                 .log_losses = {1.0 / 3, -2e-17}};
 
@@ -79,6 +80,7 @@ TEST_CASE("checkpoint: everything comes back to the bit") {
   CHECK(at.step == somewhere.step);
   CHECK(at.best_metric == somewhere.best_metric);
   CHECK(at.best_epoch == somewhere.best_epoch);
+  CHECK(at.scores == somewhere.scores);
   CHECK(at.log_batches == somewhere.log_batches);
   CHECK(at.log_losses == somewhere.log_losses);
   CHECK(moments == saved.moments);
@@ -121,8 +123,8 @@ TEST_CASE("checkpoint: damaged or hostile") {
     write_bytes(path, content);
     return refusal(path, model, moments);
   };
-  CHECK_THAT(refused(with_header(bytes, "kindred.checkpoint.1", "kindred.checkpoint.2")),
-             ContainsSubstring("its format is kindred.checkpoint.2, this run has"));
+  CHECK_THAT(refused(with_header(bytes, "kindred.checkpoint.2", "kindred.checkpoint.1")),
+             ContainsSubstring("its format is kindred.checkpoint.1, this run has"));
   CHECK_THAT(refused(with_header(bytes, "\"step\":\"17\"", "\"stop\":\"17\"")),
              ContainsSubstring("no \"step\" in its metadata"));
   for (const char* step : {"", "-1", "1e300", "nan", "17x", "99999999999999999999", "0x11", "1 2"})
@@ -132,6 +134,8 @@ TEST_CASE("checkpoint: damaged or hostile") {
              ContainsSubstring("\"best_metric\" in its metadata is"));
   CHECK_THAT(refused(with_header(bytes, "\"log_losses\":\"", "\"log_losses\":\"7 ")),
              ContainsSubstring("\"log_losses\" in its metadata is"));
+  CHECK_THAT(refused(with_header(bytes, "\"scores\":\"", "\"scores\":\"nan ")),
+             ContainsSubstring("\"scores\" in its metadata is"));
   for (std::size_t length :
        {std::size_t{0}, std::size_t{5}, std::size_t{200}, bytes.size() / 2, bytes.size() - 1})
     CHECK_THAT(refused(bytes.substr(0, length)), ContainsSubstring("damaged.safetensors"));

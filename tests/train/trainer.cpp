@@ -23,17 +23,6 @@ const lr::Cosine cosine{.base = 0.05, .warmup_epochs = 1};
 /// The same rate at every step.
 lr::Cosine constant(double rate) { return {.base = rate, .eta_min = rate}; }
 
-struct Interruption : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-/// Throws Interruption instead of handing out batch number `most` (counted over the whole run).
-MemoryLoader::Hook interrupt_after(int most) {
-  return [most, n = 0](const auto&, auto&, auto&) mutable {
-    if (n++ == most) throw Interruption("unplugged");
-  };
-}
-
 FitOptions<SmallModel> options_for(const TemporaryFolder& folder) {
   return {.epochs = 3,
           .output = folder.path(),

@@ -153,6 +153,8 @@ inline data::Sampler sampler(const Section& s) {
     else if (method != "sample_avg_prob")
       throw ConfigError(text(s.where("sample_method"), ": ", method,
                              " is neither sample_avg_prob nor id_avg_prob"));
+    pk.id_list = s.get("id_list", pk.id_list);
+    pk.ratio = s.get("ratio", pk.ratio);
     return pk;
   }
   if (name == "DistributedRandomIdentitySampler") {

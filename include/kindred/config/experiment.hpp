@@ -3,110 +3,27 @@
 
 #include <filesystem>
 #include <iostream>
-#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include <kindred/config/data.hpp>
 #include <kindred/config/model.hpp>
+#include <kindred/config/optimizer.hpp>
 #include <kindred/config/section.hpp>
 #include <kindred/data/features.hpp>
+#include <kindred/eval/binary_codes.hpp>
+#include <kindred/eval/re_ranking.hpp>
 #include <kindred/eval/retrieval.hpp>
 #include <kindred/io/weights.hpp>
 #include <kindred/train/trainer.hpp>
 
 namespace kindred::config {
 
-/// A schedule named in YAML.
-struct AnySchedule {
-  std::variant<lr::Cosine, lr::Constant> schedule;
-
-  const char* name() const {
-    return std::visit([](const auto& s) { return s.name(); }, schedule);
-  }
-  double at(const lr::Progress& p) const {
-    return std::visit([&p](const auto& s) { return s.at(p); }, schedule);
-  }
-};
-using AnyOptimizer = std::variant<optim::Momentum, optim::AdamW>;
-
-namespace detail {
-
-inline AnySchedule schedule(const Section& s) {
-  const auto name = s.get<std::string>("name");
-  AnySchedule out;
-  const auto base = s.get<double>("learning_rate");
-  if (name == "Cosine") {
-    lr::Cosine c{.base = base};
-    c.eta_min = s.get("eta_min", c.eta_min);
-    c.warmup_epochs = s.get("warmup_epoch", c.warmup_epochs);
-    c.warmup_start = s.get("warmup_start_lr", c.warmup_start);
-    out.schedule = c;
-  } else if (name == "Constant") {
-    out.schedule = lr::Constant{base};
-  } else {
-    s.unknown_name(name, {"Cosine", "Constant"});
-  }
-  s.finish();
-  return out;
-}
-
-inline double l2(const Section& s) {
-  if (!s.has("regularizer")) return 0;
-  const Section r = s.section("regularizer");
-  const auto name = r.get<std::string>("name");
-  if (name != "L2") r.unknown_name(name, {"L2"});
-  const auto coeff = r.get<double>("coeff");
-  r.finish();
-  return coeff;
-}
-
-inline optim::Kinds kinds(const Section& s, const std::string& key) {
-  if (!s.has(key)) return {};
-  static const std::map<std::string, optim::Kinds> known = {{"weight", {ParameterKind::weight}},
-                                                            {"bias", {ParameterKind::bias}},
-                                                            {"norm", {ParameterKind::norm}},
-                                                            {"center", {ParameterKind::center}}};
-  optim::Kinds out;
-  for (const auto& name : s.get<std::vector<std::string>>(key)) {
-    const auto found = known.find(name);
-    if (found == known.end())
-      throw ConfigError(text(s.where(key), ": ", name, " is none of weight, bias, norm, center"));
-    out = out | found->second;
-  }
-  return out;
-}
-
-inline AnyOptimizer optimizer(const Section& s) {
-  const auto name = s.get<std::string>("name");
-  s.accept("lr");
-  AnyOptimizer out;
-  if (name == "Momentum") {
-    optim::Momentum m{.weight_decay = l2(s), .no_decay = kinds(s, "no_decay")};
-    m.momentum = s.get("momentum", m.momentum);
-    m.use_nesterov = s.get("use_nesterov", m.use_nesterov);
-    out = m;
-  } else if (name == "AdamW") {
-    optim::AdamW a{.no_decay = kinds(s, "no_decay")};
-    a.beta1 = s.get("beta1", a.beta1);
-    a.beta2 = s.get("beta2", a.beta2);
-    a.epsilon = s.get("epsilon", a.epsilon);
-    a.weight_decay = s.get("weight_decay", a.weight_decay);
-    out = a;
-  } else {
-    s.unknown_name(name, {"Momentum", "AdamW"});
-  }
-  s.finish();
-  return out;
-}
-
-}  // namespace detail
-
 /// Model, data and training that a file describes. Sections as in PaddleClas: Global, Arch, Loss,
-/// Optimizer, DataLoader, Metric.
+/// Optimizer, EMA, DataLoader, Metric.
 class Experiment {
  public:
   /// Reads and checks the whole file. Throws ConfigError that names the key, with the fix.
@@ -115,10 +32,11 @@ class Experiment {
         model_config_(config::model(root_)),
         pretrained_(config::pretrained(root_)) {
     read_global(root_.section("Global"));
-    if (root_.has("Optimizer")) {
-      const Section s = root_.section("Optimizer");
-      schedule_ = detail::schedule(s.section("lr"));
-      optimizer_ = detail::optimizer(s);
+    if (root_.has("Optimizer")) groups_ = optimizers(root_);
+    if (root_.has("EMA")) {
+      const Section s = root_.section("EMA");
+      options_.ema_decay = s.get("decay", 0.9999);
+      s.finish();
     }
     if (root_.has("Metric")) read_metric(root_.section("Metric"));
     if (root_.has("DataLoader")) {
@@ -156,10 +74,19 @@ class Experiment {
     return loader(root_.section("DataLoader").section("Train"), image_, seed_, Purpose::train);
   }
 
+  /// How features are compared: Metric.Eval, and of Global feature_normalize, feature_binarize and
+  /// re_ranking (with PaddleClas' k1 20, k2 6, lambda 0.3).
+  struct Metrics {
+    std::vector<std::int64_t> recall_at{1, 2, 4, 8}, precision_at{};
+    bool normalize = true;
+    std::optional<eval::Binarize> binarize{};
+    bool re_ranking = false;
+  };
+
   /// The evaluation loaders, made once and used for every evaluation.
   class Evaluation {
    public:
-    Evaluation(const Experiment& experiment) : recall_at_(experiment.recall_at_) {
+    Evaluation(const Experiment& experiment) : metrics_(experiment.metrics_) {
       const Section eval = experiment.root_.section("DataLoader").section("Eval");
       const auto make = [&](const Section& s) {
         return loader(s, experiment.image_, experiment.seed_, Purpose::evaluate);
@@ -178,25 +105,43 @@ class Experiment {
 
     data::Loader& query() { return *query_; }
     data::Loader* gallery() { return gallery_.get(); }
-    const std::vector<std::int64_t>& recall_at() const { return recall_at_; }
+    const std::vector<std::int64_t>& recall_at() const { return metrics_.recall_at; }
 
     /// Metrics of any function from images [B,H,W,3] to features [B,D].
     template <class F>
     eval::RetrievalResult operator()(F&& features, const data::FeatureProgress& progress = {}) {
-      query_features_ = data::extract_features(*query_, features, progress);
-      if (!gallery_)
-        return eval::evaluate_retrieval(query_features_.with_ids(), query_features_.with_ids(),
-                                        {.recall_at = recall_at_});
-      gallery_features_ = data::extract_features(*gallery_, features, progress);
-      return eval::evaluate_retrieval(query_features_.without_ids(),
-                                      gallery_features_.without_ids(), {.recall_at = recall_at_});
+      query_features_ = extract(*query_, features, progress);
+      if (!gallery_) return compare(query_features_.with_ids(), query_features_.with_ids());
+      gallery_features_ = extract(*gallery_, features, progress);
+      return compare(query_features_.without_ids(), gallery_features_.without_ids());
     }
     /// Features of the last evaluation.
     const data::FeatureTable& query_features() const { return query_features_; }
     const data::FeatureTable& gallery_features() const { return gallery_features_; }
 
    private:
-    std::vector<std::int64_t> recall_at_;
+    /// Features as they are compared: PaddleClas, too, normalises before it makes codes.
+    template <class F>
+    data::FeatureTable extract(data::Loader& loader, F&& features,
+                               const data::FeatureProgress& progress) const {
+      data::FeatureTable table = data::extract_features(loader, features, progress);
+      if (!metrics_.binarize) return table;
+      if (metrics_.normalize)
+        eval::detail::normalize_rows(table.size(), table.width, table.values.data(),
+                                     table.values.data());
+      table.values = eval::binarize(table.features(), *metrics_.binarize);
+      return table;
+    }
+    eval::RetrievalResult compare(const eval::FeatureSet& query,
+                                  const eval::FeatureSet& gallery) const {
+      const eval::RetrievalOptions options{.recall_at = metrics_.recall_at,
+                                           .precision_at = metrics_.precision_at,
+                                           .normalize = metrics_.normalize && !metrics_.binarize};
+      if (metrics_.re_ranking) return eval::evaluate_re_ranked(query, gallery, {}, options);
+      return eval::evaluate_retrieval(query, gallery, options);
+    }
+
+    Metrics metrics_;
     std::unique_ptr<data::Loader> query_, gallery_;
     data::FeatureTable query_features_, gallery_features_;
   };
@@ -218,6 +163,8 @@ class Experiment {
     std::vector<train::Metric> out;
     for (std::size_t i = 0; i < r.recall.size(); ++i)
       out.push_back({"recall" + std::to_string(r.recall_at[i]), r.recall[i]});
+    for (std::size_t i = 0; i < r.precision.size(); ++i)
+      out.push_back({"precision" + std::to_string(r.precision_at[i]), r.precision[i]});
     out.push_back({"map", r.mAP});
     out.push_back({"r_precision", r.r_precision});
     out.push_back({"map_at_r", r.map_at_r});
@@ -244,12 +191,7 @@ class Experiment {
         return metrics((*evaluation)([&](View<const float> x) { return session.features(x); }));
       };
     }
-    const FitResult result = std::visit(
-        [&](const auto& optimizer) {
-          Trainer trainer(model, optimizer, schedule_);
-          return trainer.fit(*loader, options);
-        },
-        optimizer_);
+    const FitResult result = Trainer(model, groups_).fit(*loader, options);
     if (loader->unreadable().total() > 0) std::cerr << loader->unreadable() << '\n';
     return result;
   }
@@ -270,6 +212,7 @@ class Experiment {
     options_.start_eval_epoch = s.get("start_eval_epoch", options_.start_eval_epoch);
     evaluates_ = s.get("eval_during_train", true);
     seed_ = Seed{s.get<std::uint64_t>("seed", 42)};
+    read_comparison(s);
     const auto shape = s.get<std::vector<int>>("image_shape", {3, 224, 224});
     if (shape.size() != 3 || shape[0] != 3 || shape[1] < 1 || shape[2] < 1)
       throw ConfigError("Global.image_shape: expected [3, height, width]");
@@ -286,6 +229,20 @@ class Experiment {
       if (s.get(key, false)) throw ConfigError(text("Global.", key, ": only False is there"));
     s.finish();
   }
+  void read_comparison(const Section& s) {
+    metrics_.normalize = s.get("feature_normalize", true);
+    metrics_.re_ranking = s.get("re_ranking", false);
+    if (s.has("feature_binarize")) {
+      const auto how = s.get<std::string>("feature_binarize");
+      if (how != "sign" && how != "round")
+        throw ConfigError(text("Global.feature_binarize: \"", how, "\" is neither sign nor round"));
+      metrics_.binarize = how == "sign" ? eval::Binarize::sign : eval::Binarize::round;
+    }
+    if (metrics_.re_ranking && (!metrics_.normalize || metrics_.binarize))
+      throw ConfigError(
+          "Global.re_ranking compares by cosine: it needs feature_normalize: True "
+          "and no feature_binarize");
+  }
   /// In PaddleClas the section alone turns mixed precision on.
   static void refuse_mixed_precision(const Section& s) {
     for (const char* key :
@@ -299,9 +256,11 @@ class Experiment {
     s.accept("Train");
     s.for_each("Eval", [&](const std::string& name, const Section& m) {
       if (name == "Recallk")
-        recall_at_ = m.get<std::vector<std::int64_t>>("topk", {1, 5});
+        metrics_.recall_at = m.get<std::vector<std::int64_t>>("topk", {1, 5});
+      else if (name == "Precisionk")
+        metrics_.precision_at = m.get<std::vector<std::int64_t>>("topk", {1, 5});
       else if (name != "mAP" && name != "mINP")
-        m.unknown_name(name, {"Recallk", "mAP", "mINP"});
+        m.unknown_name(name, {"Recallk", "Precisionk", "mAP", "mINP"});
     });
     s.finish();
   }
@@ -310,12 +269,11 @@ class Experiment {
   Model::Config model_config_;
   std::string pretrained_;
   FitOptions<Model> options_;
-  AnySchedule schedule_;
-  AnyOptimizer optimizer_;
+  std::vector<train::ParameterGroup<>> groups_;
   bool evaluates_ = true;
   data::ImageSize image_;
   Seed seed_;
-  std::vector<std::int64_t> recall_at_{1, 2, 4, 8};
+  Metrics metrics_;
 };
 
 }  // namespace kindred::config

@@ -1,25 +1,22 @@
 #pragma once
 // A model described in YAML, in PaddleClas' own words: the sections Arch and Loss.
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <kindred/config/head_registry.hpp>
+#include <kindred/config/loss_registry.hpp>
 #include <kindred/config/section.hpp>
-#include <kindred/head/ada_margin.hpp>
-#include <kindred/head/circle_margin.hpp>
-#include <kindred/head/cos_margin.hpp>
-#include <kindred/head/mag_margin.hpp>
-#include <kindred/head/sub_center_arc_margin.hpp>
 #include <kindred/kindred.hpp>
 #include <kindred/model/any.hpp>
 
 namespace kindred::config {
 
 using AnyLayer = any::Layer<cpu::Context, float>;
-using AnyHead = any::Head<cpu::Context, float>;
-using AnyLosses = any::Losses<cpu::Context, float>;
 /// Any composition at all: the slots are filled when the file is read.
 using Model = RecModel<AnyLayer, AnyLayer, AnyHead, AnyLosses>;
 
@@ -41,22 +38,50 @@ inline Activation activation(const Section& s, const std::string& key, Activatio
 /// "bias_attr: False" of PaddleClas' gears.
 inline bool has_bias(const Section& s) { return !s.has("bias_attr") || s.get<bool>("bias_attr"); }
 
-inline backbone::PPLCNet::Config pp_lcnet(const Section& s, double scale, bool stop_at_flatten) {
+/// Where BackboneStopLayer ends the backbone: before its classifier, or before its pooling.
+enum class Stop { nowhere, flatten, blocks6 };
+
+/// PPLCNet without its pooling; "fpn: {out_channels, first_stage: blocks4}" merges its stages.
+inline AnyLayer::Config pp_lcnet_map(const Section& s, double scale) {
+  backbone::PPLCNetMap::Config c;
+  c.scale = scale;
+  c.lr_mult_list = array(s, "lr_mult_list", c.lr_mult_list);
+  c.stride_list = array(s, "stride_list", c.stride_list);
+  c.act = activation(s, "act", c.act);
+  // Of the layers behind the stop.
+  for (const char* key : {"class_num", "dropout_prob", "class_expand", "use_last_conv"})
+    s.accept(key);
+  if (!s.has("fpn")) return AnyLayer::component<backbone::PPLCNetMap>(c);
+  const Section pyramid = s.section("fpn");
+  backbone::FPN<backbone::PPLCNetMap>::Config f{.trunk = c, .act = c.act};
+  f.out_channels = pyramid.get("out_channels", f.out_channels);
+  static const std::vector<std::string> stages = {"blocks2", "blocks3", "blocks4", "blocks5",
+                                                  "blocks6"};
+  const auto first = pyramid.get<std::string>("first_stage", "blocks4");
+  const auto found = std::find(stages.begin(), stages.end(), first);
+  if (found == stages.end()) pyramid.unknown_name(first, {stages.begin(), stages.end()});
+  f.first_stage = static_cast<int>(found - stages.begin());
+  pyramid.finish();
+  return AnyLayer::component<backbone::FPN<backbone::PPLCNetMap>>(f);
+}
+
+inline AnyLayer::Config pp_lcnet(const Section& s, double scale, Stop stop) {
+  if (stop == Stop::blocks6) return pp_lcnet_map(s, scale);
   backbone::PPLCNet::Config c;
   c.scale = scale;
   // PaddleClas builds a classifier of 1000 classes unless it is told to stop before it.
   const auto class_num = s.get<std::int64_t>("class_num", 1000);
-  c.class_num = stop_at_flatten ? 0 : class_num;
+  c.class_num = stop == Stop::flatten ? 0 : class_num;
   c.dropout_prob = s.get("dropout_prob", c.dropout_prob);
   c.class_expand = s.get("class_expand", c.class_expand);
   c.use_last_conv = s.get("use_last_conv", c.use_last_conv);
   c.lr_mult_list = array(s, "lr_mult_list", c.lr_mult_list);
   c.stride_list = array(s, "stride_list", c.stride_list);
   c.act = activation(s, "act", c.act);
-  return c;
+  return AnyLayer::component<backbone::PPLCNet>(c);
 }
 
-inline AnyLayer::Config backbone(const Section& s, bool stop_at_flatten) {
+inline AnyLayer::Config backbone(const Section& s, Stop stop) {
   static const std::map<std::string, double> pp_lcnets = {
       {"PPLCNet_x0_25", 0.25}, {"PPLCNet_x0_35", 0.35}, {"PPLCNet_x0_5", 0.5},
       {"PPLCNet_x0_75", 0.75}, {"PPLCNet_x1_0", 1.0},   {"PPLCNet_x1_5", 1.5},
@@ -66,11 +91,9 @@ inline AnyLayer::Config backbone(const Section& s, bool stop_at_flatten) {
   s.accept("use_ssld");
   AnyLayer::Config config;
   if (name == "PPLCNet") {
-    config = AnyLayer::component<kindred::backbone::PPLCNet>(
-        pp_lcnet(s, s.get<double>("scale"), stop_at_flatten));
+    config = pp_lcnet(s, s.get<double>("scale"), stop);
   } else if (const auto found = pp_lcnets.find(name); found != pp_lcnets.end()) {
-    config = AnyLayer::component<kindred::backbone::PPLCNet>(
-        pp_lcnet(s, found->second, stop_at_flatten));
+    config = pp_lcnet(s, found->second, stop);
   } else {
     std::set<std::string> known = {"PPLCNet"};
     for (const auto& [key, scale] : pp_lcnets) known.insert(key);
@@ -80,42 +103,67 @@ inline AnyLayer::Config backbone(const Section& s, bool stop_at_flatten) {
   return config;
 }
 
-inline AnyLayer::Config neck(const Section& s) {
+/// "bias_attr: {learning_rate: 0.0}" of PaddleClas' batch norms; freeze_bias is kindred's.
+template <class Config>
+void read_norm_bias(const Section& s, Config& c) {
+  if (s.has("bias_attr")) {
+    const Section bias = s.section("bias_attr");
+    c.bias_lr_mult = bias.get("learning_rate", c.bias_lr_mult);
+    bias.finish();
+  }
+  c.freeze_bias = s.get("freeze_bias", c.freeze_bias);
+}
+
+inline AnyLayer::Config batch_norm_neck(const Section& s, const std::string& name) {
+  const auto size = s.get<std::int64_t>("num_features");
+  if (name == "BNNeck") {
+    kindred::neck::BNNeck::Config c{.num_features = size};
+    read_norm_bias(s, c);
+    c.use_global_stats = s.get("use_global_stats", c.use_global_stats);
+    return AnyLayer::component<kindred::neck::BNNeck>(c);
+  }
+  using Mode = layers::BatchNormMode;
+  kindred::neck::MetaBNNeck::Config c{.num_features = size};
+  read_norm_bias(s, c);
+  c.bn_mode = named(s, "bn_mode", c.bn_mode, {Mode::general, Mode::hold, Mode::eval});
+  return AnyLayer::component<kindred::neck::MetaBNNeck>(c);
+}
+
+inline AnyLayer::Config gem(const Section& s) {
+  kindred::neck::GeM::Config c{.num_features = s.get<std::int64_t>("num_features")};
+  c.p = s.get("p", c.p);
+  c.eps = s.get("eps", c.eps);
+  c.freeze_p = s.get("freeze_p", c.freeze_p);
+  return AnyLayer::component<kindred::neck::GeM>(c);
+}
+
+/// `width` is what the head takes: the size of necks that PaddleClas does not tell theirs.
+inline AnyLayer::Config neck(const Section& s, std::int64_t width) {
   const auto name = s.get<std::string>("name");
   AnyLayer::Config config;
   if (name == "FC") {
     config = AnyLayer::component<kindred::neck::FC>(
         {s.get<std::int64_t>("embedding_size"), s.get<std::int64_t>("class_num"), has_bias(s)});
-  } else if (name == "BNNeck") {
-    kindred::neck::BNNeck::Config c{.num_features = s.get<std::int64_t>("num_features")};
-    if (s.has("bias_attr")) {
-      const Section bias = s.section("bias_attr");
-      c.bias_lr_mult = bias.get("learning_rate", c.bias_lr_mult);
-      bias.finish();
-    }
-    config = AnyLayer::component<kindred::neck::BNNeck>(c);
+  } else if (name == "BNNeck" || name == "MetaBNNeck") {
+    config = batch_norm_neck(s, name);
+  } else if (name == "VehicleNeck") {
+    config = AnyLayer::component<kindred::neck::VehicleNeck>(
+        {s.get<std::int64_t>("in_channels"), s.get<std::int64_t>("out_channels"), has_bias(s)});
+  } else if (name == "FRFNNeck") {
+    config = AnyLayer::component<kindred::neck::FRFNNeck>(
+        {s.get<std::int64_t>("num_features"), s.get<std::int64_t>("low_dim")});
+  } else if (name == "Tanh") {
+    config = AnyLayer::component<kindred::neck::Tanh>({s.get("num_features", width)});
+  } else if (name == "Identity") {
+    config = AnyLayer::component<kindred::neck::Identity>({s.get("num_features", width)});
+  } else if (name == "GeM") {
+    config = gem(s);
   } else {
-    s.unknown_name(name, {"FC", "BNNeck"});
+    s.unknown_name(
+        name, {"BNNeck", "FC", "FRFNNeck", "GeM", "Identity", "MetaBNNeck", "Tanh", "VehicleNeck"});
   }
   s.finish();
   return config;
-}
-
-inline GradientMode gradient_mode(const Section& s) {
-  const auto name = s.get<std::string>("gradient", "exact");
-  for (const GradientMode mode : {GradientMode::exact, GradientMode::straight_through})
-    if (name == name_of(mode)) return mode;
-  throw ConfigError(
-      text(s.where("gradient"), ": \"", name, "\" is neither exact nor straight_through"));
-}
-
-/// The sizes of a margin head, which must be there.
-template <class Head>
-typename Head::Config margin_head(const Section& s) {
-  typename Head::Config c;
-  c.embedding_size = s.get<std::int64_t>("embedding_size");
-  c.class_num = s.get<std::int64_t>("class_num");
-  return c;
 }
 
 inline AnyHead::Config head(const Section& s) {
@@ -125,60 +173,20 @@ inline AnyHead::Config head(const Section& s) {
     config = AnyHead::component<kindred::head::FC>(
         {s.get<std::int64_t>("embedding_size"), s.get<std::int64_t>("class_num"), has_bias(s)});
   } else if (name == "ArcMargin") {
-    auto c = margin_head<kindred::head::ArcMargin>(s);
+    kindred::head::ArcMargin::Config c;
+    c.embedding_size = s.get<std::int64_t>("embedding_size");
+    c.class_num = s.get<std::int64_t>("class_num");
     c.margin = s.get("margin", c.margin);
     c.scale = s.get("scale", c.scale);
     c.easy_margin = s.get("easy_margin", c.easy_margin);
-    c.gradient = gradient_mode(s);
+    c.gradient =
+        named(s, "gradient", c.gradient, {GradientMode::exact, GradientMode::straight_through});
     config = AnyHead::component<kindred::head::ArcMargin>(c);
-  } else if (name == "CosMargin") {
-    auto c = margin_head<kindred::head::CosMargin>(s);
-    c.margin = s.get("margin", c.margin);
-    c.scale = s.get("scale", c.scale);
-    config = AnyHead::component<kindred::head::CosMargin>(c);
-  } else if (name == "CircleMargin") {
-    auto c = margin_head<kindred::head::CircleMargin>(s);
-    c.margin = s.get<double>("margin");
-    c.scale = s.get<double>("scale");
-    config = AnyHead::component<kindred::head::CircleMargin>(c);
-  } else if (name == "AdaMargin") {
-    kindred::head::AdaMargin::Config c;
-    c.embedding_size = s.get("embedding_size", c.embedding_size);
-    c.class_num = s.get("class_num", c.class_num);
-    c.m = s.get("m", c.m);
-    c.h = s.get("h", c.h);
-    c.s = s.get("s", c.s);
-    c.t_alpha = s.get("t_alpha", c.t_alpha);
-    config = AnyHead::component<kindred::head::AdaMargin>(c);
-  } else if (name == "MagMargin") {
-    auto c = margin_head<kindred::head::MagMargin>(s);
-    c.l_a = s.get("l_a", c.l_a);
-    c.u_a = s.get("u_a", c.u_a);
-    c.l_margin = s.get("l_margin", c.l_margin);
-    c.u_margin = s.get("u_margin", c.u_margin);
-    c.scale = s.get("scale", c.scale);
-    config = AnyHead::component<kindred::head::MagMargin>(c);
-  } else if (name == "SubCenterArcMargin") {
-    auto c = margin_head<kindred::head::SubCenterArcMargin>(s);
-    c.sub_centers = s.get("sub_centers", c.sub_centers);
-    c.margin = s.get("margin", c.margin);
-    c.scale = s.get("scale", c.scale);
-    c.easy_margin = s.get("easy_margin", c.easy_margin);
-    config = AnyHead::component<kindred::head::SubCenterArcMargin>(c);
   } else {
-    s.unknown_name(name, {"AdaMargin", "ArcMargin", "CircleMargin", "CosMargin", "FC", "MagMargin",
-                          "SubCenterArcMargin"});
+    config = registered_head(name, s, {"ArcMargin", "FC"});
   }
   s.finish();
   return config;
-}
-
-inline loss::FeatureFrom feature_from(const Section& s) {
-  const auto name = s.get<std::string>("feature_from", "features");
-  if (name == "features") return loss::FeatureFrom::features;
-  if (name == "backbone") return loss::FeatureFrom::backbone;
-  throw ConfigError(
-      text(s.where("feature_from"), ": \"", name, "\" is neither features nor backbone"));
 }
 
 inline AnyLosses::Config losses(const Section& s) {
@@ -194,7 +202,7 @@ inline AnyLosses::Config losses(const Section& s) {
       c.feature_from = feature_from(l);
       AnyLosses::add<loss::TripletLossV2>(config, c);
     } else {
-      l.unknown_name(name, {"CELoss", "TripletLossV2"});
+      add_registered_loss(config, name, l, {"CELoss", "TripletLossV2"});
     }
   });
   s.accept("Eval");
@@ -205,28 +213,37 @@ inline AnyLosses::Config losses(const Section& s) {
 }  // namespace detail
 
 /// The model that the sections Arch and Loss describe:
-///   Arch: {name: RecModel, Backbone: {name: PPLCNet_x2_5, ...}, BackboneStopLayer: {name:
-///   flatten},
-///          Neck: {name: FC | BNNeck, ...}, Head: {name: FC | ArcMargin | CosMargin
-///          | CircleMargin | AdaMargin | MagMargin | SubCenterArcMargin, ...}}
+///   Arch: {name: RecModel, Backbone: {name: PPLCNet_x2_5, ...},
+///          BackboneStopLayer: {name: flatten | blocks6},
+///          Neck: {name: FC | BNNeck | MetaBNNeck | VehicleNeck | FRFNNeck | Tanh | Identity
+///          | GeM, ...}, Head: {name: FC | ArcMargin, ...}}
 ///   Loss: {Train: [- CELoss: {weight, epsilon}, - TripletLossV2: {weight, margin, ...}]}
+/// More heads and losses by their names after register_head and register_loss, or with
+/// config/heads.hpp and config/losses.hpp. blocks6 stops before the pooling, as GeM needs it; then
+/// Backbone may have fpn: {out_channels, first_stage: blocks4}.
+/// Without a Neck the features are the backbone's output.
 /// Throws ConfigError that names the key. Backbone.pretrained is read by pretrained().
 inline Model::Config model(const Section& root) {
   const Section arch = root.section("Arch");
   const auto name = arch.get<std::string>("name", "RecModel");
   if (name != "RecModel") arch.unknown_name(name, {"RecModel"});
-  bool stop = false;
+  auto stop = detail::Stop::nowhere;
   if (arch.has("BackboneStopLayer")) {
     const Section layer = arch.section("BackboneStopLayer");
     const auto at = layer.get<std::string>("name");
-    if (at != "flatten") layer.unknown_name(at, {"flatten"});
+    if (at != "flatten" && at != "blocks6") layer.unknown_name(at, {"blocks6", "flatten"});
     layer.finish();
-    stop = true;
+    stop = at == "flatten" ? detail::Stop::flatten : detail::Stop::blocks6;
   }
   for (const char* key : {"infer_output_key", "infer_add_softmax", "is_rec"}) arch.accept(key);
-  Model::Config config{detail::backbone(arch.section("Backbone"), stop),
-                       detail::neck(arch.section("Neck")), detail::head(arch.section("Head")),
-                       detail::losses(root.section("Loss"))};
+  auto backbone = detail::backbone(arch.section("Backbone"), stop);
+  const Section head = arch.section("Head");
+  const auto width = head.get<std::int64_t>("embedding_size", 512);  // AdaMargin's is optional
+  Model::Config config{std::move(backbone),
+                       arch.has("Neck")
+                           ? detail::neck(arch.section("Neck"), width)
+                           : AnyLayer::component<neck::Identity>({.num_features = width}),
+                       detail::head(head), detail::losses(root.section("Loss"))};
   arch.finish();
   return config;
 }

@@ -3,6 +3,7 @@
 // seed, epoch) alone, so that a resumed run sees the batches the interrupted one would have seen.
 
 #include <algorithm>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -111,17 +112,22 @@ enum class SampleMethod {
 /// P identities of K = sample_per_id images each: batch_size = P K, the images of an identity side
 /// by side. The P identities of a batch are drawn without replacement; so are the K images, unless
 /// the identity has fewer than K (then with replacement, see warning()). An epoch has as many
-/// batches as BatchSampler's; every batch is full. Source: PaddleClas's PKSampler.
+/// batches as BatchSampler's; every batch is full. The probability of the identities id_list[2j] to
+/// id_list[2j + 1], both included, in order of first appearance in the list, is multiplied by
+/// ratio[j]; the first pair that has an identity counts. Source: PaddleClas's PKSampler.
 struct PKSampler {
   std::size_t batch_size = 64;
   std::size_t sample_per_id = 2;
   bool drop_last = true;
   SampleMethod sample_method = SampleMethod::sample_avg_prob;
+  std::vector<std::size_t> id_list{};
+  std::vector<double> ratio{};
 
   void check(Labels labels) const {
     const std::size_t identities = detail::group_by_label(labels).size();
     detail::check_identity_batches("PKSampler", batch_size, "sample_per_id", sample_per_id,
                                    identities);
+    check_ratios(identities);
     if (drop_last && labels.size() < batch_size)
       throw ConfigError(text("PKSampler: ", labels.size(), " images do not fill one batch of ",
                              batch_size, "; lower batch_size or set drop_last = false"));
@@ -138,12 +144,13 @@ struct PKSampler {
 
     const std::size_t count = (labels.size() + (drop_last ? 0 : batch_size - 1)) / batch_size;
     RandomSequence random({seed.value, stream_of("PKSampler"), epoch});
+    const std::vector<double> share = shares(groups.size());
     EpochBatches out{{}, batch_size};
     out.indices.reserve(count * batch_size);
     std::vector<std::size_t> drawn_in(groups.size(), 0);  // the last batch with this identity
     for (std::size_t batch = 1; batch <= count; ++batch)
       for (std::size_t p = 0; p < batch_size / sample_per_id; ++p) {
-        const std::size_t g = draw_identity(groups, group_of, drawn_in, batch, random);
+        const std::size_t g = draw_identity(groups, group_of, share, drawn_in, batch, random);
         drawn_in[g] = batch;
         draw_images(groups[g], random, out.indices);
       }
@@ -153,8 +160,42 @@ struct PKSampler {
  private:
   using Groups = std::vector<std::vector<std::size_t>>;
 
+  void check_ratios(std::size_t identities) const {
+    if (id_list.size() != 2 * ratio.size())
+      throw ConfigError(text("PKSampler: id_list has ", id_list.size(), " numbers; each of the ",
+                             ratio.size(), " values of ratio needs a pair"));
+    for (std::size_t id : id_list)
+      if (id >= identities)
+        throw ConfigError(text("PKSampler: id_list has ", id, ", but there are ", identities,
+                               " identities, counted from 0"));
+    const std::vector<double> share = shares(identities);
+    for (double r : ratio)
+      if (!(r >= 0 && std::isfinite(r)))
+        throw ConfigError(text("PKSampler: ratio ", r, " must be finite and not negative"));
+    const auto drawn = std::count_if(share.begin(), share.end(), [](double x) { return x > 0; });
+    if (!share.empty() && static_cast<std::size_t>(drawn) < batch_size / sample_per_id)
+      throw ConfigError(text("PKSampler: only ", drawn,
+                             " identities have a ratio above 0, a batch ", "needs ",
+                             batch_size / sample_per_id));
+  }
+  /// What the probability of each identity is multiplied by, at most 1; empty without ratios.
+  std::vector<double> shares(std::size_t identities) const {
+    if (ratio.empty()) return {};
+    std::vector<double> all(identities, 1);
+    for (std::size_t g = 0; g < identities; ++g)
+      for (std::size_t j = 0; j < ratio.size(); ++j)
+        if (g >= id_list[2 * j] && g <= id_list[2 * j + 1]) {
+          all[g] = ratio[j];
+          break;
+        }
+    const double most = *std::max_element(all.begin(), all.end());
+    for (double& share : all) share = most > 0 ? share / most : 0;
+    return all;
+  }
+
   /// An identity that is not yet in the batch, with a probability proportional to its weight.
   std::size_t draw_identity(const Groups& groups, const std::vector<std::size_t>& group_of,
+                            const std::vector<double>& share,
                             const std::vector<std::size_t>& drawn_in, std::size_t batch,
                             RandomSequence& random) const {
     const bool by_images = sample_method == SampleMethod::sample_avg_prob;
@@ -162,17 +203,26 @@ struct PKSampler {
     for (int attempt = 0; attempt < 32; ++attempt) {
       const std::size_t g =
           by_images ? group_of[random.below(group_of.size())] : random.below(groups.size());
+      if (!share.empty() && random.uniform() >= share[g]) continue;
       if (drawn_in[g] != batch) return g;
     }
     // Few are left: the same draw among those, in one pass.
-    auto weight = [&](std::size_t g) -> std::size_t {
-      return drawn_in[g] == batch ? 0 : by_images ? groups[g].size() : 1;
+    const auto weight = [&](std::size_t g) {
+      if (drawn_in[g] == batch) return 0.;
+      return (by_images ? static_cast<double>(groups[g].size()) : 1.) *
+             (share.empty() ? 1. : share[g]);
     };
-    std::size_t left = 0;
+    double left = 0;
     for (std::size_t g = 0; g < groups.size(); ++g) left += weight(g);
-    std::size_t target = random.below(left), g = 0;
-    while (target >= weight(g)) target -= weight(g++);
-    return g;
+    double target = random.uniform() * left;
+    std::size_t last = groups.size();
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      if (weight(g) == 0) continue;
+      last = g;  // rounding may leave a little of the target behind the last one
+      if (target < weight(g)) break;
+      target -= weight(g);
+    }
+    return last;
   }
 
   void draw_images(std::vector<std::size_t> images, RandomSequence& random,
@@ -268,6 +318,104 @@ struct DistributedRandomIdentitySampler {
   }
 };
 
+/// Batches that mix super-classes, for hierarchical or attribute labels: for every combination of
+/// super_classes_per_batch super-classes, batches_per_super_tuple batches of which each has
+/// batch_size / super_classes_per_batch images, those of one class samples_per_class at a time
+/// (repeated where a class has fewer). The order of batches is random.
+/// Source: Cakir et al., "Deep Metric Learning to Rank", CVPR 2019; pytorch-metric-learning
+/// HierarchicalSampler, where a super-class with too few classes makes a batch short; here its
+/// classes are taken again.
+struct HierarchicalSampler {
+  std::vector<std::int64_t> super_labels{};  ///< of every image, in the order of the list
+  std::size_t batch_size = 64;
+  std::size_t samples_per_class = 4;
+  std::size_t batches_per_super_tuple = 4;
+  std::size_t super_classes_per_batch = 2;
+
+  void check(Labels labels) const {
+    detail::check_batch_size("HierarchicalSampler", batch_size);
+    if (super_labels.size() != labels.size())
+      throw ConfigError(text("HierarchicalSampler: ", super_labels.size(), " super_labels for ",
+                             labels.size(), " images"));
+    if (samples_per_class == 0 || batches_per_super_tuple == 0 || super_classes_per_batch == 0)
+      throw ConfigError(
+          "HierarchicalSampler: samples_per_class, batches_per_super_tuple and "
+          "super_classes_per_batch must be >= 1");
+    if (batch_size % (super_classes_per_batch * samples_per_class) != 0)
+      throw ConfigError(text("HierarchicalSampler: batch_size ", batch_size, " is not a multiple ",
+                             "of super_classes_per_batch * samples_per_class = ",
+                             super_classes_per_batch * samples_per_class));
+    const std::size_t all = detail::group_by_label(super_labels).size();
+    if (all < super_classes_per_batch)
+      throw ConfigError(text("HierarchicalSampler: super_classes_per_batch = ",
+                             super_classes_per_batch, ", but there are ", all));
+  }
+
+  EpochBatches batches(Labels labels, Seed seed, std::uint64_t epoch) const {
+    RandomSequence random({seed.value, stream_of("HierarchicalSampler"), epoch});
+    const std::vector<Classes> supers = classes_of_supers(labels);
+    std::vector<std::vector<std::size_t>> all;
+    std::vector<std::size_t> chosen(super_classes_per_batch);
+    std::iota(chosen.begin(), chosen.end(), std::size_t{0});
+    do {
+      for (std::size_t b = 0; b < batches_per_super_tuple; ++b) {
+        std::vector<std::size_t>& batch = all.emplace_back();
+        for (const std::size_t super : chosen) add_images(supers[super], random, batch);
+        random.shuffle(batch);
+      }
+    } while (next_combination(chosen, supers.size()));
+    random.shuffle(all);
+    EpochBatches out{{}, batch_size};
+    for (const auto& batch : all) out.indices.insert(out.indices.end(), batch.begin(), batch.end());
+    return out;
+  }
+
+ private:
+  using Classes = std::vector<std::vector<std::size_t>>;  // images of each class
+
+  std::vector<Classes> classes_of_supers(Labels labels) const {
+    std::vector<Classes> supers;
+    for (const auto& images : detail::group_by_label(super_labels)) {
+      std::vector<std::int64_t> of_super;
+      for (const std::size_t i : images) of_super.push_back(labels[i]);
+      Classes classes = detail::group_by_label(of_super);
+      for (auto& one : classes)
+        for (std::size_t& i : one) i = images[i];
+      supers.push_back(std::move(classes));
+    }
+    return supers;
+  }
+  /// The next choice of chosen.size() out of n in lexicographic order; false after the last.
+  static bool next_combination(std::vector<std::size_t>& chosen, std::size_t n) {
+    const std::size_t k = chosen.size();
+    for (std::size_t i = k; i-- > 0;) {
+      if (chosen[i] == n - k + i) continue;
+      ++chosen[i];
+      for (std::size_t j = i + 1; j < k; ++j) chosen[j] = chosen[j - 1] + 1;
+      return true;
+    }
+    return false;
+  }
+  void add_images(const Classes& classes, RandomSequence& random,
+                  std::vector<std::size_t>& batch) const {
+    std::vector<std::size_t> order(classes.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    random.shuffle(order);
+    const std::size_t groups = batch_size / super_classes_per_batch / samples_per_class;
+    for (std::size_t g = 0; g < groups; ++g) {
+      std::vector<std::size_t> images = classes[order[g % order.size()]];
+      for (std::size_t k = 0; k < samples_per_class; ++k) {
+        if (images.size() < samples_per_class) {
+          batch.push_back(images[random.below(images.size())]);
+        } else {
+          std::swap(images[k], images[k + random.below(images.size() - k)]);
+          batch.push_back(images[k]);
+        }
+      }
+    }
+  }
+};
+
 /// What a sampler must offer; `check` (throws ConfigError) and `warning` (text or nothing) may be
 /// left out.
 template <class S>
@@ -304,6 +452,69 @@ class Sampler {
  private:
   std::function<EpochBatches(Labels, Seed, std::uint64_t)> batches_;
   std::function<std::string(Labels)> warning_;
+};
+
+/// Batches of several data sets that were joined into one list, side by side: each part samples its
+/// own images, and its batch is a part of the whole one. A part that ends begins anew; its
+/// incomplete last batch is left out. Source: PaddleClas's MixSampler, whose ratios are here the
+/// batch sizes of the parts, and whose epoch is longer than iter_per_epoch by sum of images *
+/// ratio.
+struct MixSampler {
+  struct Part {
+    Sampler sampler;
+    std::size_t images = 0;  ///< of this data set; the parts follow one another in the list
+  };
+  std::vector<Part> parts;
+  std::size_t iter_per_epoch = 0;
+
+  void check(Labels labels) const {
+    std::size_t images = 0;
+    for (const Part& part : parts) images += part.images;
+    if (parts.empty() || iter_per_epoch == 0)
+      throw ConfigError("MixSampler: needs parts, and iter_per_epoch >= 1");
+    if (images != labels.size())
+      throw ConfigError(
+          text("MixSampler: the parts have ", images, " images, the list has ", labels.size()));
+  }
+  std::string warning(Labels labels) const {
+    std::string all;
+    std::size_t first = 0;
+    for (const Part& part : parts) {
+      const std::string one = part.sampler.warning(labels.subspan(first, part.images));
+      all += (all.empty() || one.empty() ? "" : "; ") + one;
+      first += part.images;
+    }
+    return all;
+  }
+
+  EpochBatches batches(Labels labels, Seed seed, std::uint64_t epoch) const {
+    std::vector<std::vector<std::size_t>> all(iter_per_epoch);
+    std::size_t first = 0;
+    for (const Part& part : parts) {
+      add_part(part, labels.subspan(first, part.images), first, seed, epoch, all);
+      first += part.images;
+    }
+    EpochBatches out{{}, all[0].size()};
+    for (const auto& batch : all) out.indices.insert(out.indices.end(), batch.begin(), batch.end());
+    return out;
+  }
+
+ private:
+  void add_part(const Part& part, Labels labels, std::size_t first, Seed seed, std::uint64_t epoch,
+                std::vector<std::vector<std::size_t>>& all) const {
+    std::size_t at = 0;
+    for (std::uint64_t round = 0; at < iter_per_epoch; ++round) {
+      const EpochBatches own = part.sampler.batches(labels, seed, epoch << 20 | round);
+      if (own.indices.size() < own.batch_size)
+        throw ConfigError(text("MixSampler: a part of ", labels.size(),
+                               " images has no full batch ", "of ", own.batch_size));
+      for (std::size_t b = 0; b < own.size() && at < iter_per_epoch; ++b) {
+        if (own[b].size() < own.batch_size) continue;
+        for (const std::size_t i : own[b]) all[at].push_back(first + i);
+        ++at;
+      }
+    }
+  }
 };
 
 }  // namespace kindred::data

@@ -24,6 +24,7 @@ struct FeatureSet {
 /// How queries are compared with the gallery.
 struct RetrievalOptions {
   std::vector<std::int64_t> recall_at{1, 2, 4, 8};
+  std::vector<std::int64_t> precision_at{};
   bool normalize = true;  ///< similarity is the cosine; otherwise the dot product
   int threads = 0;        ///< 0: all that the machine offers; the results do not depend on it
   std::int64_t block_bytes = std::int64_t{128} << 20;  ///< of similarities held at a time

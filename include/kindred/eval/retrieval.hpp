@@ -41,6 +41,9 @@ struct QueryResult {
 struct RetrievalResult {
   std::vector<std::int64_t> recall_at;
   std::vector<double> recall;  ///< share of queries with r_1 <= k, for every k of recall_at (CMC)
+  std::vector<std::int64_t> precision_at;
+  /// Number of r_h <= k, divided by k: over all queries, as Precisionk of PaddleClas.
+  std::vector<double> precision;
   double mAP = 0;
   double r_precision = 0;
   double map_at_r = 0;  ///< Musgrave et al., "A Metric Learning Reality Check", ECCV 2020
@@ -50,6 +53,7 @@ struct RetrievalResult {
   std::int64_t pairs = 0;           ///< compared: without the excluded ones
   std::int64_t positive_pairs = 0;  ///< of them, of the same label
   std::vector<QueryResult> per_query;
+  std::vector<std::int64_t> hits;  ///< [Q, |precision_at|] number of r_h <= k
 
   /// Recall@k; throws ConfigError if it was not asked for.
   double recall_of(std::int64_t k) const {
@@ -63,6 +67,8 @@ struct RetrievalResult {
     line << std::fixed << std::setprecision(5);
     for (std::size_t i = 0; i < r.recall.size(); ++i)
       line << "recall@" << r.recall_at[i] << ' ' << r.recall[i] << ", ";
+    for (std::size_t i = 0; i < r.precision.size(); ++i)
+      line << "precision@" << r.precision_at[i] << ' ' << r.precision[i] << ", ";
     line << "mAP " << r.mAP << ", R-Precision " << r.r_precision << ", MAP@R " << r.map_at_r
          << ", mINP " << r.mINP << " (" << r.queries << " queries, " << r.queries_without_positives
          << " without positives)";
@@ -159,9 +165,10 @@ inline QueryResult query_result(const std::vector<std::int64_t>& ranks) {
   return result;
 }
 
-/// Means over result.per_query, in its order.
-inline void summarize(RetrievalResult& result) {
+/// Means over result.per_query and result.hits, in their order; 0 where there is nothing to mean.
+inline void summarize_any(RetrievalResult& result) {
   result.recall.assign(result.recall_at.size(), 0);
+  result.precision.assign(result.precision_at.size(), 0);
   for (const QueryResult& q : result.per_query) {
     ++result.queries;
     result.positive_pairs += q.positives;
@@ -176,12 +183,25 @@ inline void summarize(RetrievalResult& result) {
     result.map_at_r += q.map_at_r;
     result.mINP += static_cast<double>(q.positives) / static_cast<double>(q.last_rank);
   }
-  const auto counted = static_cast<double>(result.queries - result.queries_without_positives);
-  if (counted == 0)
-    throw DataError("no query has a relevant gallery item; do query and gallery share labels?");
+  const auto counted = static_cast<double>(
+      std::max<std::int64_t>(1, result.queries - result.queries_without_positives));
   for (double* mean : {&result.mAP, &result.r_precision, &result.map_at_r, &result.mINP})
     *mean /= counted;
   for (double& recall : result.recall) recall /= counted;
+  const std::size_t ranks = result.precision.size();
+  for (std::size_t i = 0; i < ranks; ++i) {
+    std::int64_t hits = 0;
+    for (std::size_t q = 0; q < result.per_query.size(); ++q) hits += result.hits[q * ranks + i];
+    result.precision[i] =
+        static_cast<double>(hits) / static_cast<double>(result.precision_at[i] * result.queries);
+  }
+}
+
+/// The same, where at least one query must have positives.
+inline void summarize(RetrievalResult& result) {
+  summarize_any(result);
+  if (result.queries == result.queries_without_positives)
+    throw DataError("no query has a relevant gallery item; do query and gallery share labels?");
 }
 
 /// The first k of the ranking by s[0, n) without excluded items; -1 and -infinity fill the rest.
@@ -217,62 +237,71 @@ inline void select_top(const float* s, std::int64_t n, std::vector<std::int64_t>
 
 }  // namespace detail
 
-/// Ranks the whole gallery for every query and averages the metrics above. Memory does not grow
-/// with Q x G (see retrieval_scratch_bytes); the result does not depend on the number of threads.
-/// Throws ShapeError (shapes, missing labels), ConfigError (recall_at, cameras or ids of one side
-/// only), NumericError (features that are not finite, with the row), DataError (no query has a
-/// relevant item).
-inline RetrievalResult evaluate_retrieval(const FeatureSet& query, const FeatureSet& gallery,
-                                          const RetrievalOptions& options = {}) {
-  detail::check_sets(query, gallery);
+namespace detail {
+
+/// evaluate_retrieval with the similarities [G] of query q as adjust(q, similarities, thread)
+/// leaves them.
+template <class Adjust>
+RetrievalResult evaluate_adjusted(const FeatureSet& query, const FeatureSet& gallery,
+                                  const RetrievalOptions& options, Adjust&& adjust) {
+  check_sets(query, gallery);
   if (query.labels.empty() || gallery.labels.empty())
     throw ShapeError("retrieval metrics need the labels of query and gallery");
-  for (const std::int64_t k : options.recall_at)
-    if (k < 1) throw ConfigError(text("recall_at: expected ranks from 1, got ", k));
+  for (const auto& [name, ranks] : {std::pair("recall_at", &options.recall_at),
+                                    std::pair("precision_at", &options.precision_at)})
+    for (const std::int64_t k : *ranks)
+      if (k < 1) throw ConfigError(text(name, ": expected ranks from 1, got ", k));
 
   struct Lists {
     std::vector<std::int64_t> positives, ranks;
   };
-  const detail::Relations relations(query, gallery);
-  detail::SimilarityBlocks blocks(query.features.shape, gallery.features.shape, options);
+  const Relations relations(query, gallery);
+  SimilarityBlocks blocks(query.features.shape, gallery.features.shape, options);
   const std::int64_t queries = query.features.dim(0), items = gallery.features.dim(0);
   std::vector<Lists> lists(static_cast<std::size_t>(blocks.context().threads()));
   std::vector<std::int64_t> compared(static_cast<std::size_t>(queries));
   RetrievalResult result;
   result.recall_at = options.recall_at;
+  result.precision_at = options.precision_at;
   result.per_query.resize(static_cast<std::size_t>(queries));
+  result.hits.resize(static_cast<std::size_t>(queries) * options.precision_at.size());
 
   const auto evaluate = [&](std::int64_t q, float* similarities, Lists& own) {
     compared[static_cast<std::size_t>(q)] = items - relations.exclude(q, similarities);
     relations.find_positives(q, similarities, own.positives);
-    if (own.positives.size() <= detail::most_positives_to_count)
-      detail::rank_by_counting(similarities, items, own.positives, own.ranks);
+    if (own.positives.size() <= most_positives_to_count)
+      rank_by_counting(similarities, items, own.positives, own.ranks);
     else
-      detail::rank_by_binning(similarities, items, own.positives, own.ranks);
-    result.per_query[static_cast<std::size_t>(q)] = detail::query_result(own.ranks);
+      rank_by_binning(similarities, items, own.positives, own.ranks);
+    result.per_query[static_cast<std::size_t>(q)] = query_result(own.ranks);
+    const std::size_t count = options.precision_at.size();
+    for (std::size_t i = 0; i < count; ++i)
+      result.hits[static_cast<std::size_t>(q) * count + i] =
+          std::upper_bound(own.ranks.begin(), own.ranks.end(), options.precision_at[i]) -
+          own.ranks.begin();
   };
   blocks.run(
       query.features, gallery.features, options.progress,
       [&](std::int64_t first, View<float> similarities) {
         blocks.context().parallel_for(similarities.dim(0), [&](std::int64_t row, int thread) {
+          adjust(first + row, similarities.row(row), thread);
           evaluate(first + row, similarities.row(row), lists[static_cast<std::size_t>(thread)]);
         });
       });
   for (const std::int64_t count : compared) result.pairs += count;
-  detail::summarize(result);
+  summarize(result);
   return result;
 }
 
-/// The k gallery items most similar to each query, in the order and with the exclusions of
-/// evaluate_retrieval; labels are needed only with cameras. Throws as evaluate_retrieval, and
-/// ConfigError unless 1 <= k <= G.
-inline TopK top_k(const FeatureSet& query, const FeatureSet& gallery, std::int64_t k,
-                  const RetrievalOptions& options = {}) {
-  detail::check_sets(query, gallery);
+/// top_k with similarities as in evaluate_adjusted.
+template <class Adjust>
+TopK top_k_adjusted(const FeatureSet& query, const FeatureSet& gallery, std::int64_t k,
+                    const RetrievalOptions& options, Adjust&& adjust) {
+  check_sets(query, gallery);
   const std::int64_t queries = query.features.dim(0), items = gallery.features.dim(0);
-  detail::check_k(k, items);
-  const detail::Relations relations(query, gallery);
-  detail::SimilarityBlocks blocks(query.features.shape, gallery.features.shape, options);
+  check_k(k, items);
+  const Relations relations(query, gallery);
+  SimilarityBlocks blocks(query.features.shape, gallery.features.shape, options);
   TopK result{k, {}, {}};
   result.indices.resize(static_cast<std::size_t>(queries * k));
   result.scores.resize(static_cast<std::size_t>(queries * k));
@@ -283,12 +312,35 @@ inline TopK top_k(const FeatureSet& query, const FeatureSet& gallery, std::int64
       [&](std::int64_t first, View<float> similarities) {
         blocks.context().parallel_for(similarities.dim(0), [&](std::int64_t row, int thread) {
           const std::int64_t q = first + row;
+          adjust(q, similarities.row(row), thread);
           relations.exclude(q, similarities.row(row));
-          detail::select_top(similarities.row(row), items, heaps[static_cast<std::size_t>(thread)],
-                             k, result.indices.data() + q * k, result.scores.data() + q * k);
+          select_top(similarities.row(row), items, heaps[static_cast<std::size_t>(thread)], k,
+                     result.indices.data() + q * k, result.scores.data() + q * k);
         });
       });
   return result;
+}
+
+inline constexpr auto as_they_are = [](std::int64_t, float*, int) {};
+
+}  // namespace detail
+
+/// Ranks the whole gallery for every query and averages the metrics above. Memory does not grow
+/// with Q x G (see retrieval_scratch_bytes); the result does not depend on the number of threads.
+/// Throws ShapeError (shapes, missing labels), ConfigError (ranks below 1, cameras or ids of one
+/// side only), NumericError (features that are not finite, with the row), DataError (no query has a
+/// relevant item).
+inline RetrievalResult evaluate_retrieval(const FeatureSet& query, const FeatureSet& gallery,
+                                          const RetrievalOptions& options = {}) {
+  return detail::evaluate_adjusted(query, gallery, options, detail::as_they_are);
+}
+
+/// The k gallery items most similar to each query, in the order and with the exclusions of
+/// evaluate_retrieval; labels are needed only with cameras. Throws as evaluate_retrieval, and
+/// ConfigError unless 1 <= k <= G.
+inline TopK top_k(const FeatureSet& query, const FeatureSet& gallery, std::int64_t k,
+                  const RetrievalOptions& options = {}) {
+  return detail::top_k_adjusted(query, gallery, k, options, detail::as_they_are);
 }
 
 }  // namespace kindred::eval

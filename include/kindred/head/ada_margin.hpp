@@ -42,9 +42,10 @@ struct AdaMarginPolicy : MarginPolicy<T> {
     row[0] = std::clamp((safe(sample.norm) - *mean) / (*deviation + epsilon) * h, T(-1), T(1));
   }
   KINDRED_HD MarginTarget<T> target(T c, const T* row) const {
-    const T pi = T(3.14159265358979323846), limit = T(1) - epsilon;
+    // A copy, because device code has no address of a static member.
+    const T pi = T(3.14159265358979323846), least = epsilon, limit = T(1) - least;
     const T angle = std::acos(std::clamp(c, -limit, limit)), moved = angle - m * row[0];
-    const T theta = std::clamp(moved, epsilon, pi - epsilon);
+    const T theta = std::clamp(moved, least, pi - least);
     const bool clipped = theta != moved || c < -limit || c > limit;
     return {std::cos(theta) - m * (T(1) + row[0]),
             clipped ? T(0) : std::sin(theta) / std::sin(angle)};

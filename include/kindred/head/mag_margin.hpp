@@ -37,7 +37,8 @@ namespace head {
 /// cos_c = x/|x| . w_c/|w_c|; logits = scale * (cos, with the label's replaced by cos(theta + m),
 /// or cos - m sin(m) once theta + m > pi), m = l_margin + (u_margin - l_margin) (a - l_a) / (u_a -
 /// l_a) and a = |x| clipped to [l_a, u_a]. The gradient reaches |x|. The paper's regulariser
-/// lambda_g (a / u_a^2 + 1 / a) is not part of the head. At evaluation the unscaled cosines.
+/// lambda_g (a / u_a^2 + 1 / a) is a loss of its own, loss::MagRegularizer. At evaluation the
+/// unscaled cosines.
 /// x [B, embedding_size], centres [class_num, embedding_size].
 /// Source: Meng et al., "MagFace" (CVPR 2021); not in PaddleClas.
 class MagMargin : public MarginHead<MagMargin> {

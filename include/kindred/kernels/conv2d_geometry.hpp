@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include <kindred/core/macros.hpp>
 #include <kindred/core/shape.hpp>
 
 namespace kindred {
@@ -12,11 +13,11 @@ struct Conv2dExtents {
   std::int64_t out_height, out_width, out_channels;  ///< y [B,H',W',O]
   std::int64_t kernel_h, kernel_w, stride, padding, groups;
 
-  std::int64_t group_channels() const { return channels / groups; }
-  std::int64_t group_out_channels() const { return out_channels / groups; }
-  bool depthwise() const { return groups == channels && out_channels == channels; }
+  KINDRED_HD std::int64_t group_channels() const { return channels / groups; }
+  KINDRED_HD std::int64_t group_out_channels() const { return out_channels / groups; }
+  KINDRED_HD bool depthwise() const { return groups == channels && out_channels == channels; }
   /// A matrix product of pixels and channels, without neighbours.
-  bool pointwise() const {
+  KINDRED_HD bool pointwise() const {
     return kernel_h == 1 && kernel_w == 1 && stride == 1 && padding == 0 && groups == 1;
   }
 };

@@ -38,7 +38,6 @@ class AngularLoss : public PairLoss<AngularLoss> {
     return Row<T>{pairs, T(tangent * tangent)};
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;

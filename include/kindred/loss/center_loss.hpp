@@ -46,6 +46,7 @@ class CenterLoss : public FeatureLoss<CenterLoss> {
     auto factor = run.make({1}, "CenterLoss.factor");
     const Rows<T> rows{batch,
                        config_.feat_dim,
+                       config_.num_classes,
                        in.labels.data,
                        x.data,
                        run.parameter(centers_).data,
@@ -61,18 +62,18 @@ class CenterLoss : public FeatureLoss<CenterLoss> {
                                              report.data, factor.data});
   }
 
- private:
   template <class T>
   struct Rows {
-    std::int64_t batch, dim;
+    std::int64_t batch, dim, classes;
     const std::int64_t* labels;
     const T *x, *centers;
     T scale;
     T *losses, *active, *dx, *dcenters;
 
+    KINDRED_HD std::int64_t label(std::int64_t i) const { return class_index(labels[i], classes); }
     /// x_i - c of its class, in coordinate d.
     KINDRED_HD T offset(std::int64_t i, std::int64_t d) const {
-      return x[i * dim + d] - centers[labels[i] * dim + d];
+      return x[i * dim + d] - centers[label(i) * dim + d];
     }
   };
 
@@ -103,7 +104,7 @@ class CenterLoss : public FeatureLoss<CenterLoss> {
     KINDRED_HD void operator()(const Group& group, std::int64_t i) const {
       const auto same = [&](std::int64_t j) { return r.labels[j] == r.labels[i]; };
       if (group.count(i, same) > 0) return;
-      T* dc = r.dcenters + r.labels[i] * r.dim;
+      T* dc = r.dcenters + r.label(i) * r.dim;
       group.for_each(r.dim, [&](std::int64_t d) {
         for (std::int64_t j = i; j < r.batch; ++j)
           if (same(j) && r.active[j] != T(0)) dc[d] -= r.scale * r.offset(j, d);
@@ -111,6 +112,7 @@ class CenterLoss : public FeatureLoss<CenterLoss> {
     }
   };
 
+ private:
   Config config_;
   ParameterRef centers_;
 };

@@ -23,6 +23,7 @@ class CircleLoss : public PairLoss<CircleLoss> {
   static constexpr PairMatrix matrix = PairMatrix::similarity;
   static constexpr Divisor divisor = Divisor::active;
   static constexpr NormRule norm = NormRule::max_eps;
+  static constexpr bool mineable = true;
 
   explicit CircleLoss(const Config& config, const Scope&) : config_(config) {}
 
@@ -34,7 +35,6 @@ class CircleLoss : public PairLoss<CircleLoss> {
     return Row<T>{pairs, T(config_.m), T(config_.gamma)};
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;

@@ -22,6 +22,7 @@ class ContrastiveLoss : public PairLoss<ContrastiveLoss> {
   static constexpr PairMatrix matrix = PairMatrix::similarity;
   static constexpr Divisor divisor = Divisor::rows;
   static constexpr NormRule norm = NormRule::max_eps;
+  static constexpr bool mineable = true;
 
   explicit ContrastiveLoss(const Config& config, const Scope&) : config_(config) {}
 
@@ -33,7 +34,6 @@ class ContrastiveLoss : public PairLoss<ContrastiveLoss> {
     return Row<T>{pairs, T(config_.margin), T(1 - config_.epsilon)};
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;
@@ -44,7 +44,7 @@ class ContrastiveLoss : public PairLoss<ContrastiveLoss> {
       const T* m = p.row(i);
       T* c = p.coefficient_row(i);
       group.for_each(p.batch, [&](std::int64_t j) {
-        c[j] = p.same(i, j) ? -T(m[j] < nearly_one) : T(m[j] > margin);
+        c[j] = !p.chosen(i, j) ? T(0) : p.same(i, j) ? -T(m[j] < nearly_one) : T(m[j] > margin);
       });
       const T loss = group.sum(
           p.batch, [&](std::int64_t j) { return c[j] < T(0) ? T(1) - m[j] : c[j] * m[j]; });

@@ -57,7 +57,6 @@ class DCHLoss : public FeatureLoss<DCHLoss> {
         });
   }
 
- private:
   static constexpr double nearly_one = 0.99;
 
   template <class T>
@@ -129,6 +128,7 @@ class DCHLoss : public FeatureLoss<DCHLoss> {
     }
   };
 
+ private:
   Config config_;
 };
 

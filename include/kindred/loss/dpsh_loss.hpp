@@ -38,7 +38,6 @@ class DPSHLoss : public FeatureLoss<DPSHLoss> {
                      });
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;
@@ -67,6 +66,7 @@ class DPSHLoss : public FeatureLoss<DPSHLoss> {
     }
   };
 
+ private:
   Config config_;
 };
 

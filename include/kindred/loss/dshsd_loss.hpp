@@ -43,7 +43,6 @@ class DSHSDLoss : public FeatureLoss<DSHSDLoss> {
     kernels::scale_add(run.ctx, T(1), entropy, View<T>{report.data, {1}});
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;
@@ -65,6 +64,7 @@ class DSHSDLoss : public FeatureLoss<DSHSDLoss> {
     }
   };
 
+ private:
   Config config_;
 };
 

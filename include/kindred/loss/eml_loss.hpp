@@ -36,7 +36,6 @@ class EmlLoss : public PairLoss<EmlLoss> {
     return Row<T>{pairs};
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;

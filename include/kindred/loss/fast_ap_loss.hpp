@@ -41,7 +41,6 @@ class FastAPLoss : public PairLoss<FastAPLoss> {
                        Row<T>{pairs, edges, positives.data, negatives.data});
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;
@@ -110,6 +109,7 @@ class FastAPLoss : public PairLoss<FastAPLoss> {
     }
   };
 
+ private:
   Config config_;
 };
 

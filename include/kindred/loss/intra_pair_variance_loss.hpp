@@ -40,7 +40,6 @@ class IntraPairVarianceLoss : public PairLoss<IntraPairVarianceLoss> {
     kernels::pair_rows(run.ctx, batch, batch, Row<T>{positive, negative});
   }
 
- private:
   /// The positive or the negative pairs, with three sums for each row.
   template <class T>
   struct Side {
@@ -131,6 +130,7 @@ class IntraPairVarianceLoss : public PairLoss<IntraPairVarianceLoss> {
     }
   };
 
+ private:
   Config config_;
 };
 

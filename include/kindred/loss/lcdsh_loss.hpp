@@ -40,7 +40,6 @@ class LCDSHLoss : public FeatureLoss<LCDSHLoss> {
                      });
   }
 
- private:
   template <class T>
   struct Sign {
     std::int64_t dim;
@@ -88,6 +87,7 @@ class LCDSHLoss : public FeatureLoss<LCDSHLoss> {
     }
   };
 
+ private:
   Config config_;
 };
 

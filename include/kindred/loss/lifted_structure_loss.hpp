@@ -39,7 +39,6 @@ class LiftedStructureLoss : public PairLoss<LiftedStructureLoss> {
                        Row<T>{pairs, T(config_.neg_margin), T(config_.pos_margin), pushed.data});
   }
 
- private:
   template <class T>
   struct Push {
     Pairs<T> pairs;

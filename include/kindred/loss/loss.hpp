@@ -26,6 +26,13 @@ class LogitFreeCrossEntropy {
   ~LogitFreeCrossEntropy() = default;
 };
 
+/// Outputs of another model for the same batch, which distillation losses compare with.
+template <class T>
+struct TeacherOutput {
+  View<const T> features{};  ///< [B,D]
+  View<const T> logits{};    ///< [B,C]
+};
+
 /// Outputs of the model for one batch. Absent arrays have data == nullptr.
 template <class T>
 struct LossInput {
@@ -34,6 +41,7 @@ struct LossInput {
   View<const T> logits;             ///< [B,C]
   View<const std::int64_t> labels;  ///< [B]
   const LogitFreeCrossEntropy<T>* logit_free = nullptr;  ///< set when the head replaces the logits
+  TeacherOutput<T> teacher{};                            ///< empty without a teacher
 
   View<const T> at(FeatureFrom from) const {
     return from == FeatureFrom::features ? features : backbone;

@@ -24,6 +24,7 @@ class MarginLoss : public PairLoss<MarginLoss> {
   static constexpr PairMatrix matrix = PairMatrix::distance;
   static constexpr Divisor divisor = Divisor::active;
   static constexpr NormRule norm = NormRule::max_eps;
+  static constexpr bool mineable = true;
 
   explicit MarginLoss(const Config& config, const Scope&) : config_(config) {}
 
@@ -35,7 +36,6 @@ class MarginLoss : public PairLoss<MarginLoss> {
     return Row<T>{pairs, T(config_.margin), T(config_.beta)};
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;
@@ -46,19 +46,23 @@ class MarginLoss : public PairLoss<MarginLoss> {
       const T* m = p.row(i);
       const auto positive = [&](std::int64_t j) { return p.positive(i, j); };
       const auto negative = [&](std::int64_t j) { return p.negative(i, j); };
-      // A positive pair is in as many triplets as the row has negatives, and the reverse.
+      // A positive pair is in as many triplets as the row has negatives, and the reverse; unless a
+      // miner has counted them.
       const T np = T(group.count(p.batch, positive)), nn = T(group.count(p.batch, negative));
+      const auto triplets = [&](std::int64_t j) {
+        return p.counts_triplets ? p.selected[i * p.batch + j] : positive(j) ? nn : np;
+      };
       const auto hinge = [&](std::int64_t j) {
+        if (!positive(j) && !negative(j)) return T(0);
         const T h = (positive(j) ? m[j] - beta : beta - m[j]) + margin;
         return h < T(0) ? T(0) : h;
       };
       T* c = p.coefficient_row(i);
       group.for_each(p.batch, [&](std::int64_t j) {
-        c[j] = j == i || hinge(j) == T(0) ? T(0) : positive(j) ? nn : -np;
+        c[j] = hinge(j) == T(0) ? T(0) : positive(j) ? triplets(j) : -triplets(j);
       });
       const auto times = [&](std::int64_t j) { return c[j] < T(0) ? -c[j] : c[j]; };
-      const T loss =
-          group.sum(p.batch, [&](std::int64_t j) { return j == i ? T(0) : times(j) * hinge(j); });
+      const T loss = group.sum(p.batch, [&](std::int64_t j) { return times(j) * hinge(j); });
       p.finish(group, i, loss, group.sum(p.batch, times));
     }
   };

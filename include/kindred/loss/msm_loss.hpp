@@ -39,7 +39,6 @@ class MSMLoss : public PairLoss<MSMLoss> {
                        Row<T>{pairs, farthest.data, nearest.data, T(config_.margin)});
   }
 
- private:
   /// The largest positive and the smallest negative of row i, infinite for none.
   template <class T>
   struct Extremes {

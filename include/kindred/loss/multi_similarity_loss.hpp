@@ -24,6 +24,7 @@ class MultiSimilarityLoss : public PairLoss<MultiSimilarityLoss> {
   static constexpr PairMatrix matrix = PairMatrix::similarity;
   static constexpr Divisor divisor = Divisor::rows;
   static constexpr NormRule norm = NormRule::max_eps;
+  static constexpr bool mineable = true;
 
   explicit MultiSimilarityLoss(const Config& config, const Scope&) : config_(config) {
     if (!(config.alpha > 0))
@@ -40,7 +41,6 @@ class MultiSimilarityLoss : public PairLoss<MultiSimilarityLoss> {
     return Row<T>{pairs, T(config_.alpha), T(config_.beta), T(config_.base)};
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;

@@ -33,7 +33,6 @@ class NpairsLoss : public PairLoss<NpairsLoss> {
     return Row<T>{pairs, T(config_.reg_lambda)};
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;

@@ -23,6 +23,7 @@ class NTXentLoss : public PairLoss<NTXentLoss> {
   static constexpr PairMatrix matrix = PairMatrix::similarity;
   static constexpr Divisor divisor = Divisor::active;
   static constexpr NormRule norm = NormRule::max_eps;
+  static constexpr bool mineable = true;
 
   explicit NTXentLoss(const Config& config, const Scope&) : config_(config) {
     if (!(config.temperature > 0))
@@ -37,7 +38,6 @@ class NTXentLoss : public PairLoss<NTXentLoss> {
     return Row<T>{pairs, T(1 / config_.temperature)};
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;

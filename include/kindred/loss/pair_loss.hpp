@@ -31,19 +31,33 @@ enum class Divisor {
 /// What a row function works on, all in the memory of the device.
 template <class T>
 struct Pairs {
-  std::int64_t batch;
-  const std::int64_t* labels;  ///< [B]
+  std::int64_t batch;          ///< columns of the matrix; B, or the size of a memory
+  const std::int64_t* labels;  ///< of the columns
   const T* matrix;             ///< M [B,B]
   T* coefficients;             ///< d losses_i / d M_ij [B,B], every element to be written
   T* losses;                   ///< [B]
   T* active;                   ///< [B]: what of the row contributed, see Divisor
+  /// [B,B] what a miner chose, see miner/miner.hpp; nullptr: all pairs.
+  const T* selected = nullptr;
+  bool counts_triplets = false;  ///< whether `selected` counts the chosen triplets of a pair
+  /// [B] the column that is the row itself; nullptr: the i-th. Not chosen where it is given.
+  const std::int64_t* own = nullptr;
 
   KINDRED_HD const T* row(std::int64_t i) const { return matrix + i * batch; }
   KINDRED_HD T* coefficient_row(std::int64_t i) const { return coefficients + i * batch; }
-  KINDRED_HD bool same(std::int64_t i, std::int64_t j) const { return labels[i] == labels[j]; }
-  /// Another row of the same label.
-  KINDRED_HD bool positive(std::int64_t i, std::int64_t j) const { return i != j && same(i, j); }
-  KINDRED_HD bool negative(std::int64_t i, std::int64_t j) const { return !same(i, j); }
+  KINDRED_HD bool same(std::int64_t i, std::int64_t j) const {
+    return labels[own == nullptr ? i : own[i]] == labels[j];
+  }
+  KINDRED_HD bool chosen(std::int64_t i, std::int64_t j) const {
+    return selected == nullptr || selected[i * batch + j] != T(0);
+  }
+  /// Another row of the same label, that is chosen.
+  KINDRED_HD bool positive(std::int64_t i, std::int64_t j) const {
+    return (own != nullptr || i != j) && same(i, j) && chosen(i, j);
+  }
+  KINDRED_HD bool negative(std::int64_t i, std::int64_t j) const {
+    return !same(i, j) && chosen(i, j);
+  }
 
   /// The end of a row without any loss: its outputs are 0.
   template <class Group>
@@ -215,6 +229,8 @@ class FeatureLoss {
 /// A loss that is a row function of one matrix of pairs. Derived has, besides,
 ///   static constexpr PairMatrix matrix; static constexpr Divisor divisor;
 ///   static constexpr NormRule norm; bool normalizes() const;
+///   static constexpr bool mineable = true, if the row sees pairs through Pairs::positive, negative
+///   and chosen alone, so that a miner can choose among them (loss/mined.hpp);
 ///   template <class T> auto row(const Pairs<T>&) const, the row function; or, if it takes several
 ///   passes, template <class Context, class T> void fill(const Run<Context, T>&, const Pairs<T>&).
 template <class Derived>

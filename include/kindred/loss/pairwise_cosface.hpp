@@ -23,6 +23,7 @@ class PairwiseCosface : public PairLoss<PairwiseCosface> {
   static constexpr PairMatrix matrix = PairMatrix::similarity;
   static constexpr Divisor divisor = Divisor::rows;
   static constexpr NormRule norm = NormRule::max_eps;
+  static constexpr bool mineable = true;
 
   explicit PairwiseCosface(const Config& config, const Scope&) : config_(config) {}
 
@@ -34,7 +35,6 @@ class PairwiseCosface : public PairLoss<PairwiseCosface> {
     return Row<T>{pairs, T(config_.margin), T(config_.gamma)};
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;

@@ -56,7 +56,6 @@ class ProxyAnchorLoss : public FeatureLoss<ProxyAnchorLoss> {
                        });
   }
 
- private:
   template <class T>
   struct Columns {
     std::int64_t batch, classes;
@@ -122,6 +121,7 @@ class ProxyAnchorLoss : public FeatureLoss<ProxyAnchorLoss> {
     }
   };
 
+ private:
   Config config_;
   ParameterRef proxies_;
 };

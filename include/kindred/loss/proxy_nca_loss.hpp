@@ -53,7 +53,6 @@ class ProxyNCALoss : public FeatureLoss<ProxyNCALoss> {
                                              report.data, factor.data});
   }
 
- private:
   template <class T>
   struct Row {
     std::int64_t classes;
@@ -66,7 +65,7 @@ class ProxyNCALoss : public FeatureLoss<ProxyNCALoss> {
     KINDRED_HD void operator()(const Group& group, std::int64_t i) const {
       const T* m = cosines + i * classes;
       T* c = coefficients + i * classes;
-      const std::int64_t label = labels[i];
+      const std::int64_t label = class_index(labels[i], classes);
       const T lse = log_sum_exp(
           group, classes, false, [](std::int64_t) { return true; },
           [&](std::int64_t j) { return scale * m[j]; });
@@ -80,6 +79,7 @@ class ProxyNCALoss : public FeatureLoss<ProxyNCALoss> {
     }
   };
 
+ private:
   Config config_;
   ParameterRef proxies_;
 };

@@ -29,6 +29,7 @@ class RankedListLoss : public PairLoss<RankedListLoss> {
   static constexpr PairMatrix matrix = PairMatrix::distance;
   static constexpr Divisor divisor = Divisor::rows;
   static constexpr NormRule norm = NormRule::max_eps;
+  static constexpr bool mineable = true;
 
   explicit RankedListLoss(const Config& config, const Scope&) : config_(config) {
     if (!(config.imbalance >= 0 && config.imbalance <= 1))
@@ -43,7 +44,6 @@ class RankedListLoss : public PairLoss<RankedListLoss> {
                   T(config_.Tp), T(config_.Tn)};
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;
@@ -86,6 +86,7 @@ class RankedListLoss : public PairLoss<RankedListLoss> {
     }
   };
 
+ private:
   Config config_;
 };
 

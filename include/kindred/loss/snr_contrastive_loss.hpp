@@ -44,7 +44,6 @@ class SignalToNoiseRatioContrastiveLoss : public FeatureLoss<SignalToNoiseRatioC
                           });
   }
 
- private:
   /// Subtracts its mean from every row; its own transpose.
   template <class T>
   struct Center {
@@ -146,6 +145,7 @@ class SignalToNoiseRatioContrastiveLoss : public FeatureLoss<SignalToNoiseRatioC
     }
   };
 
+ private:
   template <class Context, class T>
   void ratios(const Run<Context, T>& run, View<const T> x, View<const std::int64_t> labels,
               View<T> dx, View<T> report) const {

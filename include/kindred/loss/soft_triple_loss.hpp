@@ -65,7 +65,6 @@ class SoftTripleLoss : public FeatureLoss<SoftTripleLoss> {
                                              report.data, factor.data});
   }
 
- private:
   template <class T>
   struct Row {
     std::int64_t classes, centers;
@@ -80,7 +79,7 @@ class SoftTripleLoss : public FeatureLoss<SoftTripleLoss> {
       const T* m = cosines + i * classes * centers;
       T* c = coefficients + i * classes * centers;  // holds the q of every class first
       T* s = relaxed + i * classes;
-      const std::int64_t label = labels[i];
+      const std::int64_t label = class_index(labels[i], classes);
       group.for_each(classes,
                      [&](std::int64_t j) { s[j] = relax(m + j * centers, c + j * centers); });
       const auto logit = [&](std::int64_t j) { return la * (s[j] - (j == label ? margin : T(0))); };
@@ -107,6 +106,7 @@ class SoftTripleLoss : public FeatureLoss<SoftTripleLoss> {
     }
   };
 
+ private:
   Config config_;
   ParameterRef centers_;
 };

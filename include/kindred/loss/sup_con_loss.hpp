@@ -45,7 +45,6 @@ class SupConLoss : public PairLoss<SupConLoss> {
                   T(config_.temperature / config_.base_temperature)};
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;

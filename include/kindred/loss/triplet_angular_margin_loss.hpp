@@ -43,7 +43,6 @@ class TripletAngularMarginLoss : public PairLoss<TripletAngularMarginLoss> {
                   T(config_.ap_value), T(config_.an_value)};
   }
 
- private:
   template <class T>
   struct Row {
     Pairs<T> pairs;

@@ -66,7 +66,6 @@ class VICRegLoss : public FeatureLoss<VICRegLoss> {
     kernels::pair_rows(run.ctx, 1, width, Sum<T>{c, report.data});
   }
 
- private:
   template <class T>
   struct Columns {
     std::int64_t count, dim;
@@ -154,6 +153,7 @@ class VICRegLoss : public FeatureLoss<VICRegLoss> {
     }
   };
 
+ private:
   Config config_;
 };
 

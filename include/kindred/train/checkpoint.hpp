@@ -24,15 +24,16 @@ struct Position {
   std::int64_t step = 0;        ///< optimizer steps done
   double best_metric = -1e300;  ///< of the evaluations so far
   std::int64_t best_epoch = 0;  ///< 0: none yet
+  std::vector<double> scores;   ///< first metric of every evaluation so far, where it is finite
   /// Batches since the last log line and the sums of their losses, so that a resumed run logs the
   /// same lines as one that was never interrupted.
   std::int64_t log_batches = 0;
   std::vector<double> log_losses;
 };
 
-/// Weights with Paddle's names, the moments of the optimizer as "optimizer.<k>" (flat, in the
-/// layout of the model's parameter table), and the position in the file's metadata.
-inline constexpr const char* checkpoint_format = "kindred.checkpoint.1";
+/// Weights with Paddle's names, the state of the optimizers as "optimizer.<k>" (flat, in the layout
+/// of the model's parameter table), and the position in the file's metadata.
+inline constexpr const char* checkpoint_format = "kindred.checkpoint.2";
 
 namespace detail {
 
@@ -40,6 +41,15 @@ namespace detail {
 inline std::string exact(double value) {
   char buffer[32];
   return std::string(buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr);
+}
+
+inline std::string exact(const std::vector<double>& values) {
+  std::string out;
+  for (const double value : values) {
+    if (!out.empty()) out += ' ';
+    out += exact(value);
+  }
+  return out;
 }
 
 /// Numbers separated by spaces, or nothing if `words` has anything else.
@@ -60,19 +70,15 @@ std::vector<T> numbers(const std::string& words) {
 
 }  // namespace detail
 
-/// Writes a checkpoint whole or not at all. Throws FileError; the old file is kept then.
+/// Writes a checkpoint whole or not at all. `moments` are any flat arrays, `optimizer` says in
+/// words without meaning here whose they are. Throws FileError; the old file is kept then.
 template <class Model>
 void save_checkpoint(const std::filesystem::path& path, const Model& model,
-                     const std::vector<std::vector<typename Model::Scalar>>& moments,
+                     const std::vector<typename Model::Array>& moments,
                      const std::string& optimizer, const Position& at) {
   std::vector<io::FlatTensor<typename Model::Scalar>> extras;
   for (std::size_t k = 0; k < moments.size(); ++k)
     extras.push_back({std::string(io::optimizer_prefix) + std::to_string(k), moments[k]});
-  std::string losses;
-  for (double loss : at.log_losses) {
-    if (!losses.empty()) losses += ' ';
-    losses += detail::exact(loss);
-  }
   const io::Metadata metadata = {{"format", checkpoint_format},
                                  {"optimizer", optimizer},
                                  {"seed", std::to_string(model.seed().value)},
@@ -82,7 +88,8 @@ void save_checkpoint(const std::filesystem::path& path, const Model& model,
                                  {"best_metric", detail::exact(at.best_metric)},
                                  {"best_epoch", std::to_string(at.best_epoch)},
                                  {"log_batches", std::to_string(at.log_batches)},
-                                 {"log_losses", losses}};
+                                 {"log_losses", detail::exact(at.log_losses)},
+                                 {"scores", detail::exact(at.scores)}};
   io::save_weights(path, model.parameters(), model.trainable().data(), model.statistics().data(),
                    metadata, extras);
 }
@@ -91,7 +98,7 @@ void save_checkpoint(const std::filesystem::path& path, const Model& model,
 /// FileError for a damaged file, another model, another optimizer, another seed or another version.
 template <class Model>
 Position load_checkpoint(const std::filesystem::path& path, Model& model,
-                         std::vector<std::vector<typename Model::Scalar>>& moments,
+                         std::vector<typename Model::Array>& moments,
                          const std::string& optimizer) {
   using T = typename Model::Scalar;
   const io::SafetensorsFile file(path);
@@ -127,14 +134,16 @@ Position load_checkpoint(const std::filesystem::path& path, Model& model,
                     .step = count("step"),
                     .best_metric = best[0],
                     .best_epoch = count("best_epoch"),
+                    .scores = detail::numbers<double>(value("scores")),
                     .log_batches = count("log_batches"),
                     .log_losses = detail::numbers<double>(value("log_losses"))};
   if (at.log_losses.size() != static_cast<std::size_t>(model.loss().entries()))
     throw bad("log_losses");
-  std::vector<std::vector<T>> read = moments;
+  if (at.scores.empty() && !value("scores").empty()) throw bad("scores");
+  std::vector<typename Model::Array> read = moments;
   for (std::size_t k = 0; k < read.size(); ++k)
     file.read(std::string(io::optimizer_prefix) + std::to_string(k), std::span<T>(read[k]));
-  for (const std::vector<T>& m : read)
+  for (const auto& m : read)
     if (!std::all_of(m.begin(), m.end(), [](T v) { return std::isfinite(v); }))
       throw FileError(text(path.string(), ": the state of the optimizer is not finite"));
   io::load_weights(path, model.parameters(), model.trainable().data(), model.statistics().data());

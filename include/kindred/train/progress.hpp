@@ -42,13 +42,19 @@ inline std::string duration(double seconds) {
 
 }  // namespace detail
 
+/// The learning rate of one group of parameters.
+struct Rate {
+  std::string scope;
+  const char* schedule = "";
+  double lr = 0;
+};
+
 /// State of a run at one step, for logs.
 struct StepReport {
   std::int64_t epoch = 0, epochs = 0;   ///< counted from 1
   std::int64_t batch = 0, batches = 0;  ///< in the epoch, counted from 1
   std::int64_t step = 0;                ///< optimizer steps since the start of training
-  double lr = 0;
-  const char* schedule = "";
+  std::vector<Rate> rates;              ///< of every group, at least one
   double images_per_second = 0;
   double reader_seconds = 0;  ///< spent waiting for data, per batch
   double eta_seconds = 0;
@@ -63,6 +69,7 @@ struct StepReport {
 
 /// Writes to the terminal, OUTPUT/train.log and OUTPUT/metrics.jsonl. Lines of metrics.jsonl:
 ///   {"event":"step","epoch","step","loss","lr","images_per_second","reader_seconds",<loss>: value}
+///   where "lr" is of the first group of parameters and "lr(<scope>)" of the others
 ///   {"event":"eval","epoch","step",<metric>: value}
 class Journal {
  public:
@@ -88,17 +95,23 @@ class Journal {
                            {"epoch", r.epoch},
                            {"step", r.step},
                            {"loss", r.loss()},
-                           {"lr", r.lr},
+                           {"lr", r.rates.at(0).lr},
                            {"images_per_second", r.images_per_second},
                            {"reader_seconds", r.reader_seconds}};
+    std::string rates = detail::format("lr(%s): %.8f, ", r.rates[0].schedule, r.rates[0].lr);
+    for (std::size_t i = 1; i < r.rates.size(); ++i) {
+      const Rate& rate = r.rates[i];
+      json["lr(" + rate.scope + ")"] = rate.lr;
+      rates += detail::format("lr(%s, %s): %.8f, ", rate.scope.c_str(), rate.schedule, rate.lr);
+    }
     std::string losses;
     for (const auto& l : r.losses) {
       json[l.name] = l.value;
       losses += detail::format("%s: %.5f, ", l.name, l.value);
     }
     record(json);
-    line(text("[Train][Epoch ", r.epoch, "/", r.epochs, "][Iter: ", r.batch, "/", r.batches, "]lr(",
-              r.schedule, "): ", detail::format("%.8f, ", r.lr), losses,
+    line(text("[Train][Epoch ", r.epoch, "/", r.epochs, "][Iter: ", r.batch, "/", r.batches, "]",
+              rates, losses,
               detail::format("loss: %.5f, reader_cost: %.5f s, ips: %.2f images/s, eta: %s",
                              r.loss(), r.reader_seconds, r.images_per_second,
                              detail::duration(r.eta_seconds).c_str())));

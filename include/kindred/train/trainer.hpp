@@ -14,10 +14,10 @@
 
 #include <kindred/io/weights.hpp>
 #include <kindred/kernels/elementwise.hpp>
-#include <kindred/lr/schedule.hpp>
+#include <kindred/kernels/optimizer.hpp>
 #include <kindred/model/train_session.hpp>
-#include <kindred/optim/optimizer.hpp>
 #include <kindred/train/checkpoint.hpp>
+#include <kindred/train/parameter_group.hpp>
 #include <kindred/train/progress.hpp>
 
 namespace kindred {
@@ -33,6 +33,10 @@ struct FitOptions {
   std::int64_t save_every_steps = 0;  ///< also write `latest` within an epoch; 0: at its end only
   std::int64_t eval_interval = 1;     ///< epochs between two evaluations
   std::int64_t start_eval_epoch = 1;
+  /// In (0, 1): keeps a moving average of all weights and statistics, average = ema_decay average +
+  /// (1 - ema_decay) value after every step, from their initial values, as PaddleClas' EMA does.
+  /// Evaluations and `best_model` are of the average then (PaddleClas evaluates both). 0: none.
+  double ema_decay = 0;
   bool resume = false;  ///< continue from `latest` if it is there
   bool quiet = false;   ///< nothing on the terminal; files are written all the same
   /// Metrics of the model; the first one selects `best_model`. Empty: no evaluation.
@@ -47,7 +51,10 @@ struct FitResult {
   std::int64_t best_epoch = 0;
 };
 
-/// Trains a model with one optimizer and one schedule.
+/// Trains a model with one optimizer and one schedule, or one of each for groups of parameters:
+///   Trainer trainer(model, std::vector<train::ParameterGroup<>>{
+///       {"RecModel", optim::Adam{}, lr::Cosine{.base = 1e-3}},
+///       {"CenterLoss", optim::SGD{}, lr::Constant{0.5}}});
 ///
 /// Checkpoints in `output`: latest.safetensors (after every epoch), epoch_<k>.safetensors, and
 /// best_model.safetensors (weights alone; equal scores replace, as in PaddleClas). Each is written
@@ -57,15 +64,27 @@ template <class Model, optim::Optimizer Optimizer, lr::Schedule Schedule>
 class Trainer {
  public:
   using Scalar = typename Model::Scalar;
+  using Array = typename Model::Array;
+  using ParameterGroup = train::ParameterGroup<Optimizer, Schedule>;
 
   Trainer(Model& model, const Optimizer& optimizer, const Schedule& schedule,
           const SessionOptions& options = {})
-      : model_(model),
-        optimizer_(optimizer),
-        schedule_(schedule),
-        session_(model.train_session(options)),
-        ranges_(optim::ranges(model.parameters(), optimizer.weight_decay, optimizer.no_decay)),
-        moments_(Optimizer::moments, std::vector<Scalar>(model.trainable().size(), Scalar(0))) {}
+      : Trainer(model, std::vector<ParameterGroup>{{"all", optimizer, schedule}}, options) {}
+
+  /// Throws ConfigError unless every parameter that trains is in exactly one group.
+  Trainer(Model& model, std::vector<ParameterGroup> groups, const SessionOptions& options = {})
+      : model_(model), groups_(std::move(groups)), session_(model.train_session(options)) {
+    std::vector<std::string> scopes;
+    for (const ParameterGroup& g : groups_) {
+      scopes.push_back(g.scope);
+      ranges_.push_back(
+          optim::ranges(model.parameters(), g.optimizer.weight_decay, g.optimizer.no_decay,
+                        [&g](const ParameterInfo& p) { return train::in_scope(p, g.scope); }));
+      moments_ = std::max(moments_, g.optimizer.moments());
+    }
+    train::check_scopes(model.parameters(), scopes);
+    state_.assign(moments_, Array(model.trainable().size(), Scalar(0)));
+  }
 
   /// Trains on the batches of `loader` (data::Loader, or anything with its Batch, start, next,
   /// batches_in, describe and reader_cost). An epoch is as long as batches_in(0) says, less if the
@@ -80,9 +99,9 @@ class Trainer {
     const std::int64_t batches = usable_batches(loader, options);
     at_ = {};
     last_loss_ = NAN;
-    for (auto& m : moments_) std::fill(m.begin(), m.end(), Scalar(0));
+    begin_state(options.ema_decay);
     if (options.resume && std::filesystem::exists(latest))
-      at_ = train::load_checkpoint(latest, model_, moments_, optimizer_.name());
+      at_ = train::load_checkpoint(latest, model_, state_, state_name());
     if (at_.batch > batches || at_.batch % options.update_freq != 0)
       throw ConfigError(text(latest.string(), " was saved after ", at_.batch,
                              " batches of an epoch, ", "now an epoch has ", batches,
@@ -117,6 +136,16 @@ class Trainer {
     return losses;
   }
 
+  /// Exchanges the model's weights and statistics with their moving average. Throws ConfigError
+  /// unless the last fit() kept one.
+  void swap_average() {
+    if (ema_decay_ == 0)
+      throw ConfigError("Trainer: there is no moving average; fit with FitOptions::ema_decay");
+    const auto weights = model_.trainable(), statistics = model_.statistics();
+    std::swap_ranges(weights.begin(), weights.end(), state_[moments_].begin());
+    std::swap_ranges(statistics.begin(), statistics.end(), state_[moments_ + 1].begin());
+  }
+
   TrainSession<Model>& session() { return session_; }
 
  private:
@@ -138,6 +167,28 @@ class Trainer {
           ">= 1");
     if (o.save_interval < 0 || o.save_every_steps < 0)
       throw ConfigError("Trainer: save_interval and save_every_steps must be >= 0");
+    if (!(o.ema_decay >= 0 && o.ema_decay < 1))
+      throw ConfigError(text("Trainer: ema_decay = ", o.ema_decay, " must be in [0, 1)"));
+  }
+
+  /// Moments start at zero, the moving average where the model is.
+  void begin_state(double ema_decay) {
+    ema_decay_ = ema_decay;
+    state_.resize(moments_);
+    for (auto& m : state_) std::fill(m.begin(), m.end(), Scalar(0));
+    if (ema_decay_ == 0) return;
+    const auto& model = std::as_const(model_);
+    state_.emplace_back(model.trainable().begin(), model.trainable().end());
+    state_.emplace_back(model.statistics().begin(), model.statistics().end());
+  }
+  /// What the arrays of the state are, for the checkpoint: "Momentum", or
+  /// "RecModel Adam, CenterLoss SGD, moving average".
+  std::string state_name() const {
+    std::string name;
+    for (const ParameterGroup& g : groups_)
+      name += text(name.empty() ? "" : ", ", groups_.size() > 1 ? g.scope + " " : std::string(),
+                   g.optimizer.name());
+    return name + (ema_decay_ > 0 ? ", moving average" : "");
   }
 
   /// Batches of an epoch, without the last ones that do not fill an optimizer step.
@@ -158,7 +209,7 @@ class Trainer {
     loader.start(static_cast<std::uint64_t>(at_.epoch), static_cast<std::size_t>(at_.batch));
     clock_.reader_cost = 0;
     typename Loader::Batch batch;
-    const lr::Progress length{0, batches / options.update_freq, options.epochs};
+    const lr::Progress length{0, batches / options.update_freq, options.epochs, at_.scores};
     while (at_.batch < batches && loader.next(batch)) {
       if (at_.batch % options.update_freq == 0) session_.zero_gradients();
       const auto losses = session_.forward_backward(
@@ -186,9 +237,32 @@ class Trainer {
       kernels::scale_add(session_.context(), Scalar(1) / static_cast<Scalar>(update_freq) - 1, g,
                          g);
     }
-    optimizer_.update(session_.context(), std::span<const optim::Range>(ranges_),
-                      optim::Update<Scalar>{model_.trainable(), gradients, moments_,
-                                            schedule_.at(progress), progress.step + 1});
+    for (std::size_t i = 0; i < groups_.size(); ++i)
+      groups_[i].optimizer.update(
+          session_.context(), std::span<const optim::Range>(ranges_[i]),
+          optim::Update<Scalar, Array>{model_.trainable(), gradients,
+                                       std::span(state_).first(groups_[i].optimizer.moments()),
+                                       groups_[i].schedule.at(progress), progress.step + 1});
+    if (ema_decay_ > 0) update_average();
+    session_.context().synchronize();  // what follows reads the model on the host
+  }
+
+  void update_average() {
+    const auto average = [&](Array& to, std::span<const Scalar> from, std::int64_t begin,
+                             std::int64_t end, double decay) {
+      kernels::moving_average_update(
+          session_.context(), View<Scalar>{to.data() + begin, {end - begin}},
+          View<const Scalar>{from.data() + begin, {end - begin}}, static_cast<Scalar>(decay));
+    };
+    const ParameterTable& table = model_.parameters();
+    average(state_[moments_], model_.trainable(), 0, table.trainable_size(), ema_decay_);
+    std::int64_t of_losses = table.buffer_size();  // memories, not statistics: the last ones count
+    for (const ParameterInfo& p : table.entries())
+      if (p.kind == ParameterKind::buffer && !p.loss.empty())
+        of_losses = std::min(of_losses, p.offset);
+    Array& statistics = state_[moments_ + 1];
+    average(statistics, model_.statistics(), 0, of_losses, ema_decay_);
+    average(statistics, model_.statistics(), of_losses, table.buffer_size(), 0);
   }
 
   using Describe = std::function<std::string(std::size_t)>;  ///< names an image of the batch
@@ -247,7 +321,8 @@ class Trainer {
         continue;
       }
       demand(std::as_const(model_).trainable().data(), p, "parameter ");
-      for (const auto& m : moments_) demand(m.data(), p, "the optimizer's state of ");
+      for (std::size_t k = 0; k < moments_; ++k)
+        demand(state_[k].data(), p, "the optimizer's state of ");
     }
   }
 
@@ -284,12 +359,13 @@ class Trainer {
         .batch = at_.batch,
         .batches = batches,
         .step = at_.step,
-        .lr = schedule_.at(progress),
-        .schedule = schedule_.name(),
+        .rates = {},
         .images_per_second = speed,
         .reader_seconds = (reader_cost - clock_.reader_cost) / static_cast<double>(clock_.batches),
         .eta_seconds = eta,
         .losses = std::move(means)};
+    for (const ParameterGroup& g : groups_)
+      r.rates.push_back({g.scope, g.schedule.name(), g.schedule.at(progress)});
     last_loss_ = r.loss();
     journal.step(r);
     at_.log_losses.assign(at_.log_losses.size(), 0);
@@ -304,8 +380,10 @@ class Trainer {
                      (at_.epoch % options.eval_interval == 0 || at_.epoch == options.epochs);
     if (!options.evaluate || !due) return;
     const auto begin = Now::now();
+    if (ema_decay_ > 0) swap_average();
     const std::vector<train::Metric> metrics = options.evaluate(model_);
     if (metrics.empty()) throw ConfigError("Trainer: evaluate returned no metric");
+    if (std::isfinite(metrics[0].value)) at_.scores.push_back(metrics[0].value);
     if (std::isfinite(metrics[0].value) && metrics[0].value >= at_.best_metric) {
       at_.best_metric = metrics[0].value;
       at_.best_epoch = at_.epoch;
@@ -314,6 +392,7 @@ class Trainer {
           model_.statistics().data(),
           {{"epoch", std::to_string(at_.epoch)}, {metrics[0].name, text(metrics[0].value)}});
     }
+    if (ema_decay_ > 0) swap_average();
     journal.evaluation(at_.epoch, at_.step, metrics, at_.best_metric);
     const auto spent = Now::now() - begin;  // evaluation does not count as training time
     clock_.start += spent;
@@ -321,15 +400,16 @@ class Trainer {
   }
 
   void save(const std::filesystem::path& path) const {
-    train::save_checkpoint(path, model_, moments_, optimizer_.name(), at_);
+    train::save_checkpoint(path, model_, state_, state_name(), at_);
   }
 
   Model& model_;
-  Optimizer optimizer_;
-  Schedule schedule_;
+  std::vector<ParameterGroup> groups_;
   TrainSession<Model> session_;
-  std::vector<optim::Range> ranges_;
-  std::vector<std::vector<Scalar>> moments_;
+  std::vector<std::vector<optim::Range>> ranges_;  // of every group
+  std::size_t moments_ = 0;                        // the most that a group has
+  std::vector<Array> state_;                       // moments; averages of weights and statistics
+  double ema_decay_ = 0;
   train::Position at_;
   Clock clock_;
   double last_loss_ = 0;

@@ -1,0 +1,1 @@
+#include <kindred/config/losses.hpp>

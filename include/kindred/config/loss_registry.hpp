@@ -1,0 +1,58 @@
+#pragma once
+// The losses that a YAML file may name. A program pays for the compilation of those it registers.
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+
+#include <kindred/config/section.hpp>
+#include <kindred/core/context.hpp>
+#include <kindred/model/any.hpp>
+
+namespace kindred::config {
+
+using AnyLosses = any::Losses<cpu::Context, float>;
+
+/// Reads the settings of one loss, all but unknown keys, and adds it to a model's.
+using AddLoss = std::function<void(AnyLosses::Config&, const Section&)>;
+
+namespace detail {
+
+inline std::map<std::string, AddLoss>& loss_registry() {
+  static std::map<std::string, AddLoss> losses;
+  return losses;
+}
+
+inline loss::FeatureFrom feature_from(const Section& s) {
+  const auto name = s.get<std::string>("feature_from", "features");
+  if (name == "features") return loss::FeatureFrom::features;
+  if (name == "backbone") return loss::FeatureFrom::backbone;
+  throw ConfigError(
+      text(s.where("feature_from"), ": \"", name, "\" is neither features nor backbone"));
+}
+
+}  // namespace detail
+
+/// Makes a loss known to Loss.Train under `name`; the library's own on features are registered by
+/// config/losses.hpp. A later loss of the same name replaces the earlier one. To be called before
+/// files are read, from one thread.
+inline void register_loss(const std::string& name, AddLoss add) {
+  detail::loss_registry()[name] = std::move(add);
+}
+
+/// Adds the registered loss `name` with the settings `s`. Throws ConfigError that lists the
+/// registered names and `built_in` if there is none.
+inline void add_registered_loss(AnyLosses::Config& losses, const std::string& name,
+                                const Section& s, std::set<std::string> built_in = {}) {
+  const auto& registry = detail::loss_registry();
+  const auto found = registry.find(name);
+  if (found != registry.end()) return found->second(losses, s);
+  for (const auto& [known, add] : registry) built_in.insert(known);
+  if (registry.empty())
+    built_in.insert("(more with #include <kindred/config/losses.hpp> in one file of the program)");
+  s.unknown_name(name, built_in);
+}
+
+}  // namespace kindred::config

@@ -1,0 +1,2 @@
+// The heads that YAML files of the tests may name, compiled once.
+#include <kindred/config/heads.hpp>
