@@ -17,6 +17,10 @@ struct Options {
   std::filesystem::path image;     ///< of query
   int k = 10;
   int queries = 12;
+  std::filesystem::path methods;  ///< file of methods
+  std::vector<std::string> only;  ///< names of methods; empty: all
+  double seconds = 30;            ///< of training for each method and seed
+  int seeds = 5;
 };
 
 void train(const Options& options);
@@ -24,6 +28,8 @@ void evaluate(const Options& options);
 /// Metrics of raw pixels, the untrained and the trained network, and ranking lists, for a report.
 void compare(const Options& options);
 void extract(const Options& options);
+/// Trains many heads and losses under the same conditions; a table and a plot.
+void methods(const Options& options);
 void query(const Options& options);
 
 }  // namespace rec

@@ -3,6 +3,7 @@
 //   rec eval    -c ...                    metrics of the trained model
 //   rec extract -c ... --out test.npy     features of the evaluation images, and their paths
 //   rec query   -c ... --features test.npy --image some.png
+//   rec methods -c ... --methods examples/configs/methods.yaml --out comparison
 
 #include <cstdio>
 #include <exception>
@@ -54,6 +55,20 @@ int main(int argc, char** argv) {
   query->add_option("-k", options.k, "how many")
       ->capture_default_str()
       ->check(CLI::Range(1, 10000));
+  CLI::App* methods = command(
+      "methods", "Train many heads and losses for the same time; write one table and one plot",
+      rec::methods);
+  methods->add_option("--methods", options.methods, "YAML file: see examples/configs/methods.yaml")
+      ->required();
+  methods->add_option("--only", options.only, "names of methods [all of the file]");
+  methods->add_option("--seconds", options.seconds, "training time of each method and seed")
+      ->capture_default_str()
+      ->check(CLI::Range(0.1, 1e6));
+  methods->add_option("--seeds", options.seeds, "training runs of each method")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100));
+  methods->add_option("--out", options.out, "folder for methods.md, methods.svg and the runs")
+      ->required();
 
   try {
     app.parse(argc, argv);
