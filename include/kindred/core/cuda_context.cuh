@@ -1,0 +1,315 @@
+#pragma once
+// Where and how kernels run on an NVIDIA GPU. A context belongs to one session and one thread at a
+// time; it has one stream, so its kernels run one after the other.
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <cuda_runtime.h>
+#ifdef KINDRED_HAS_CUBLAS
+#include <cublas_v2.h>
+#endif
+
+#include <kindred/core/arena.hpp>
+
+namespace kindred {
+
+namespace cuda {
+
+/// Throws DeviceError that names the failing call unless `status` is success.
+inline void check(cudaError_t status, const char* call) {
+  if (status != cudaSuccess) throw DeviceError(text(call, ": ", cudaGetErrorString(status)));
+}
+
+#ifdef KINDRED_HAS_CUBLAS
+inline constexpr bool has_cublas = true;
+inline void check(cublasStatus_t status, const char* call) {
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw DeviceError(text(call, ": ", cublasGetStatusString(status)));
+}
+#else
+inline constexpr bool has_cublas = false;
+#endif
+
+/// Throws DeviceError if this machine has no usable device.
+inline void require_device() {
+  int devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&devices);
+  if (status != cudaSuccess || devices == 0)
+    throw DeviceError(text("no CUDA device: ",
+                           status != cudaSuccess ? cudaGetErrorString(status) : "none is installed",
+                           "; use kindred::Cpu"));
+}
+
+/// Memory of the device, which the host cannot read. Unlike managed memory it cannot exceed the
+/// device's, and it never moves.
+inline std::shared_ptr<void> allocate_device(std::size_t bytes) {
+  void* data = nullptr;
+  const cudaError_t status = cudaMalloc(&data, std::max<std::size_t>(bytes, 1));
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // the next call must not report this one
+    std::size_t available = 0, total = 0;
+    cudaMemGetInfo(&available, &total);
+    throw DeviceError(text("out of device memory: ", bytes, " bytes were requested, ", available,
+                           " of ", total, " are free; use a smaller batch"));
+  }
+  check(status, "cudaMalloc");
+  return std::shared_ptr<void>(data, [](void* p) { cudaFree(p); });
+}
+
+/// Bytes that allocate_managed has given out.
+inline std::atomic<std::size_t> managed_bytes{0};
+
+/// Memory that the device and, while no kernel runs, the host can read and write: parameters,
+/// gradients and moments, so that whatever reads or fills them on the host needs no second version.
+inline void* allocate_managed(std::size_t bytes) {
+  require_device();
+  // Beyond the device's memory the driver would move pages to and fro without an error.
+  std::size_t available = 0, total = 0;
+  check(cudaMemGetInfo(&available, &total), "cudaMemGetInfo");
+  if (bytes > available || managed_bytes + bytes > total)
+    throw DeviceError(text("out of device memory: ", bytes, " bytes were requested beside ",
+                           managed_bytes, " of other parameters, ", available, " of ", total,
+                           " are free; use a smaller model"));
+  void* data = nullptr;
+  check(cudaMallocManaged(&data, std::max<std::size_t>(bytes, 1)), "cudaMallocManaged");
+  managed_bytes += bytes;
+  return data;
+}
+inline void free_managed(void* data, std::size_t bytes) {
+  cudaFree(data);
+  managed_bytes -= bytes;
+}
+
+/// allocate_managed for containers of the standard library.
+template <class T>
+struct ManagedAllocator {
+  using value_type = T;
+  ManagedAllocator() = default;
+  template <class U>
+  ManagedAllocator(const ManagedAllocator<U>&) {}
+
+  T* allocate(std::size_t n) { return static_cast<T*>(allocate_managed(n * sizeof(T))); }
+  void deallocate(T* data, std::size_t n) { free_managed(data, n * sizeof(T)); }
+  friend bool operator==(const ManagedAllocator&, const ManagedAllocator&) { return true; }
+};
+
+/// Host memory that the device can reach: for a few numbers that kernels write and the host reads.
+inline std::shared_ptr<void> allocate_pinned(std::size_t bytes) {
+  void* data = nullptr;
+  check(cudaMallocHost(&data, std::max<std::size_t>(bytes, 1)), "cudaMallocHost");
+  return std::shared_ptr<void>(data, [](void* p) { cudaFreeHost(p); });
+}
+
+/// How matrix products are computed where cuBLAS does them; sums are always FP32.
+enum class MathMode {
+  fp32,  ///< full precision
+  tf32,  ///< factors rounded to 10 bits of mantissa
+  bf16,  ///< factors rounded to 7 bits of mantissa
+};
+
+/// Launches kernels on one stream of the current device. Results do not depend on the device's
+/// number of processors: work is cut by its shape alone, and no sum is taken in random order.
+class Context {
+ public:
+  /// The number of threads is that of cpu::Context and has no meaning here. Throws DeviceError if
+  /// there is no device.
+  explicit Context(int /*threads*/ = 0) : arena_(&allocate_device) {
+    require_device();
+    cudaStream_t stream = nullptr;
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+    stream_.reset(stream);
+    label_error_ = std::static_pointer_cast<int>(allocate_pinned(sizeof(int)));
+    *label_error_ = 0;
+  }
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+  /// Waits for the stream, whose kernels still use the memory of the context.
+  ~Context() { cudaStreamSynchronize(stream_.get()); }
+
+  cudaStream_t stream() const { return stream_.get(); }
+  Arena& arena() { return arena_; }
+  /// True while memory is being planned: kernels check shapes, take scratch and compute nothing.
+  bool planning() const { return arena_.recording(); }
+  MathMode math() const { return math_; }
+  /// Throws DeviceError if this build cannot compute so.
+  void set_math(MathMode mode) {
+    if (mode != MathMode::fp32 && !has_cublas)
+      throw DeviceError(
+          "tf32 and bf16 need cuBLAS (KINDRED_HAS_CUBLAS), without which this was built");
+    math_ = mode;
+  }
+
+  /// An array that lives until the returned tensor ends.
+  template <class T>
+  Tensor<T> make(const Shape& shape, const char* label) {
+    return Tensor<T>(arena_, shape, label);
+  }
+
+  /// A copy of `host` in `memory`, which this makes. The copy is done when the call returns, unless
+  /// the array lies in memory that CUDA made, where it is done in order with the kernels.
+  template <class T>
+  View<const T> upload(View<const T> host, Tensor<T>& memory) {
+    memory = make<T>(host.shape, "uploaded");
+    if (!planning()) copy_bytes(memory.data, host.data, bytes_of(host), "upload");
+    return memory;
+  }
+  /// A copy of `result` in `memory`; waits for it.
+  template <class T>
+  View<const T> download(View<const T> result, std::vector<T>& memory) {
+    memory.resize(static_cast<std::size_t>(result.size()));
+    copy_bytes(memory.data(), result.data, bytes_of(result), "download");
+    synchronize();
+    return {memory.data(), result.shape};
+  }
+
+  /// Runs kernel(arguments...) on grid x block threads. Does nothing while planning, and where an
+  /// extent of the grid is 0. Throws DeviceError that names the operation, `name`.
+  template <class... P, class... A>
+  void launch(const char* name, dim3 grid, dim3 block, void (*kernel)(P...), A&&... arguments) {
+    if (planning() || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.stream = stream();
+    check(cudaLaunchKernelEx(&config, kernel, std::forward<A>(arguments)...), name);
+  }
+
+  /// Waits until all kernels are done. Throws DeviceError if one failed, and DataError if
+  /// check_labels met a label that is not a class.
+  void synchronize() {
+    check(cudaStreamSynchronize(stream()), "a kernel");
+    if (std::exchange(*label_error_, 0) != 0)
+      throw DataError(
+          "a label of the batch is not in [0, class_num); set class_num to at least the largest "
+          "label + 1");
+  }
+
+  /// Launches that were recorded once; they start with one call, without gaps between kernels.
+  class Graph {
+   public:
+    Graph() = default;
+    Graph(Graph&& other) noexcept : executable_(std::exchange(other.executable_, nullptr)) {}
+    Graph& operator=(Graph&&) = delete;
+    ~Graph() { clear(); }
+
+   private:
+    friend class Context;
+    void clear() {
+      if (executable_ != nullptr) cudaGraphExecDestroy(std::exchange(executable_, nullptr));
+    }
+    cudaGraphExec_t executable_ = nullptr;
+  };
+
+  /// Launches what `work` launches as one graph. `work` must not wait for the device. The graph is
+  /// built once; later calls walk through `work` on the host again, without launching anything, and
+  /// put its arguments (a learning rate, the step of a dropout) into the graph that is there.
+  template <class F>
+  void run_graph(Graph& graph, F&& work) {
+    cudaGraph_t recorded = record(work);
+    if (graph.executable_ != nullptr) {
+      cudaGraphExecUpdateResultInfo info{};
+      if (cudaGraphExecUpdate(graph.executable_, recorded, &info) != cudaSuccess) {
+        cudaGetLastError();  // another sequence of kernels: a new graph
+        graph.clear();
+      }
+    }
+    cudaError_t status = cudaSuccess;
+    if (graph.executable_ == nullptr)
+      status = cudaGraphInstantiate(&graph.executable_, recorded, 0);
+    cudaGraphDestroy(recorded);
+    check(status, "cudaGraphInstantiate");
+    check(cudaGraphLaunch(graph.executable_, stream()), "cudaGraphLaunch");
+  }
+
+  /// A number on the device that kernels set to 1 where they meet such a label; it stays set until
+  /// synchronize() has reported it.
+  int* label_error() { return label_error_.get(); }
+
+#ifdef KINDRED_HAS_CUBLAS
+  /// The handle of cuBLAS on this stream, made at the first call. Its workspace is its own from
+  /// then on, so that products allocate nothing and give the same bits every time.
+  cublasHandle_t cublas() {
+    if (cublas_ == nullptr) {
+      cublasHandle_t handle = nullptr;
+      check(cublasCreate(&handle), "cublasCreate");
+      cublas_.reset(handle);
+      check(cublasSetStream(handle, stream()), "cublasSetStream");
+      constexpr std::size_t workspace = std::size_t{32} << 20;
+      workspace_ = allocate_device(workspace);
+      check(cublasSetWorkspace(handle, workspace_.get(), workspace), "cublasSetWorkspace");
+    }
+    return cublas_.get();
+  }
+#endif
+
+ private:
+  template <class T>
+  static std::size_t bytes_of(View<const T> view) {
+    return static_cast<std::size_t>(view.size()) * sizeof(T);
+  }
+  void copy_bytes(void* to, const void* from, std::size_t bytes, const char* name) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream()), name);
+  }
+  /// What `work` launches, recorded instead.
+  template <class F>
+  cudaGraph_t record(F&& work) {
+#ifdef KINDRED_HAS_CUBLAS
+    cublas();  // it allocates, which is not allowed below
+#endif
+    check(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal), "a graph");
+    cudaGraph_t recorded = nullptr;
+    try {
+      work();
+    } catch (...) {
+      cudaStreamEndCapture(stream(), &recorded);
+      if (recorded != nullptr) cudaGraphDestroy(recorded);
+      cudaGetLastError();
+      throw;
+    }
+    check(cudaStreamEndCapture(stream(), &recorded), "a graph");
+    return recorded;
+  }
+
+  struct DestroyStream {
+    void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
+  };
+
+  std::unique_ptr<std::remove_pointer_t<cudaStream_t>, DestroyStream> stream_;
+#ifdef KINDRED_HAS_CUBLAS
+  struct DestroyCublas {
+    void operator()(cublasHandle_t handle) const { cublasDestroy(handle); }
+  };
+  std::shared_ptr<void> workspace_;
+  std::unique_ptr<std::remove_pointer_t<cublasHandle_t>, DestroyCublas> cublas_;
+#endif
+  std::shared_ptr<int> label_error_;
+  Arena arena_;
+  MathMode math_ = MathMode::fp32;
+};
+
+}  // namespace cuda
+
+/// The device argument of RecModel: the current NVIDIA GPU.
+struct Cuda {
+  using Context = cuda::Context;
+  static constexpr const char* name = "cuda";
+  template <class T>
+  using Allocator = cuda::ManagedAllocator<T>;
+  static std::shared_ptr<void> allocate(std::size_t bytes) {
+    return std::shared_ptr<void>(cuda::allocate_managed(bytes),
+                                 [bytes](void* p) { cuda::free_managed(p, bytes); });
+  }
+  /// Memory for the few numbers of a pass that the host reads after it.
+  static std::shared_ptr<void> allocate_results(std::size_t bytes) {
+    return cuda::allocate_pinned(bytes);
+  }
+};
+
+}  // namespace kindred

@@ -1,0 +1,142 @@
+#pragma once
+// Matrix products: by cuBLAS where it is there, by tiles of our own otherwise.
+
+#include <cstdint>
+#include <limits>
+
+#include <kindred/kernels/cuda/epilogue.cuh>
+#include <kindred/kernels/cuda/sum.cuh>
+#include <kindred/kernels/cuda/tile_product.cuh>
+#include <kindred/kernels/transpose.hpp>
+
+namespace kindred::cuda {
+
+template <class T>
+struct StoreMatrix {
+  T* c;
+  std::int64_t stride;
+  bool accumulate;
+  __device__ void operator()(std::int64_t i, std::int64_t j, T sum) const {
+    T& out = c[i * stride + j];
+    out = accumulate ? out + sum : sum;
+  }
+};
+
+#ifdef KINDRED_HAS_CUBLAS
+inline cublasComputeType_t compute_type(const Context& ctx, float) {
+  switch (ctx.math()) {
+    case MathMode::tf32:
+      return CUBLAS_COMPUTE_32F_FAST_TF32;
+    case MathMode::bf16:
+      return CUBLAS_COMPUTE_32F_FAST_16BF;
+    case MathMode::fp32:
+      break;
+  }
+  return CUBLAS_COMPUTE_32F;
+}
+inline cublasComputeType_t compute_type(const Context&, double) { return CUBLAS_COMPUTE_64F; }
+
+/// C = A B is, for cuBLAS, whose matrices are column-major, C' = B' A'.
+template <class T>
+void cublas_product(Context& ctx, Transpose ta, Transpose tb, std::int64_t m, std::int64_t n,
+                    std::int64_t k, const T* a, std::int64_t lda, const T* b, std::int64_t ldb,
+                    T* c, std::int64_t ldc, bool accumulate) {
+  if (ctx.planning() || m == 0 || n == 0) return;
+  const auto extent = [](std::int64_t e) {
+    if (e > std::numeric_limits<int>::max())
+      throw ShapeError(text("gemm: an extent of ", e, "; cuBLAS takes at most 2^31 - 1"));
+    return static_cast<int>(e);
+  };
+  constexpr cudaDataType_t type = sizeof(T) == 4 ? CUDA_R_32F : CUDA_R_64F;
+  const auto operation = [](Transpose t) { return t == Transpose::no ? CUBLAS_OP_N : CUBLAS_OP_T; };
+  const T one = 1, beta = accumulate ? T(1) : T(0);
+  check(cublasGemmEx(ctx.cublas(), operation(tb), operation(ta), extent(n), extent(m), extent(k),
+                     &one, b, type, extent(ldb), a, type, extent(lda), &beta, c, type, extent(ldc),
+                     compute_type(ctx, T()), CUBLAS_GEMM_DEFAULT),
+        "cublasGemmEx");
+}
+#endif
+
+/// C = op(A) op(B), or C += op(A) op(B): op(A) [m,k], op(B) [k,n], C [m,n]; lda, ldb and ldc are
+/// the distances of rows in memory.
+template <class T>
+void gemm(Context& ctx, Transpose ta, Transpose tb, std::int64_t m, std::int64_t n, std::int64_t k,
+          const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T* c, std::int64_t ldc,
+          bool accumulate) {
+#ifdef KINDRED_HAS_CUBLAS
+  cublas_product(ctx, ta, tb, m, n, k, a, lda, b, ldb, c, ldc, accumulate);
+#else
+  const StoreMatrix<T> store{c, ldc, accumulate};
+  const auto with_b = [&](const auto& operand_a) {
+    if (tb == Transpose::no)
+      tile_product<T>(ctx, "gemm", m, n, k, operand_a, MatrixColumns<T>{b, ldb}, store);
+    else
+      tile_product<T>(ctx, "gemm", m, n, k, operand_a, MatrixRows<T>{b, ldb}, store);
+  };
+  if (ta == Transpose::no)
+    with_b(MatrixRows<T>{a, lda});
+  else
+    with_b(MatrixColumns<T>{a, lda});
+#endif
+}
+
+/// y = act(scale (x w) + shift) for x [rows,in], w [in,out], y [rows,out]; scale and shift of the
+/// columns may be null.
+template <class T>
+void product_with_epilogue(Context& ctx, const char* name, std::int64_t rows, std::int64_t in,
+                           std::int64_t out, const T* x, const T* w, const T* scale, const T* shift,
+                           Activation act, T* y) {
+#ifdef KINDRED_HAS_CUBLAS
+  cublas_product(ctx, Transpose::no, Transpose::no, rows, out, in, x, in, w, out, y, out, false);
+  if (scale != nullptr || shift != nullptr || act != Activation::identity)
+    for_each(ctx, name, rows * out, ApplyEpilogue<T>{{scale, shift, act}, out, y});
+#else
+  tile_product<T>(ctx, name, rows, out, in, MatrixRows<T>{x, in}, MatrixColumns<T>{w, out},
+                  StoreWithEpilogue<T>{{scale, shift, act}, y, out});
+#endif
+}
+
+/// y = x w + bias: x [batch,in], w [in,out], y [batch,out]; bias may be null.
+template <class T>
+void linear_forward(Context& ctx, std::int64_t batch, std::int64_t in, std::int64_t out, const T* x,
+                    const T* w, const T* bias, T* y) {
+  const T* none = nullptr;
+  product_with_epilogue(ctx, "linear_forward", batch, in, out, x, w, none, bias,
+                        Activation::identity, y);
+}
+
+/// A block sums 32 columns of a chunk of rows; its rows of threads share them.
+inline constexpr int add_rows_threads = 8;
+
+template <class T>
+__global__ void __launch_bounds__(32 * add_rows_threads)
+    add_rows_kernel(std::int64_t rows, std::int64_t columns, std::int64_t length, const T* x,
+                    T* partial) {
+  __shared__ T part[add_rows_threads][32];
+  const std::int64_t j = static_cast<std::int64_t>(blockIdx.x) * 32 + threadIdx.x;
+  const std::int64_t begin = blockIdx.y * length;
+  const std::int64_t end = begin + length < rows ? begin + length : rows;
+  T own = 0;
+  if (j < columns)
+    for (std::int64_t i = begin + threadIdx.y; i < end; i += add_rows_threads)
+      own += x[i * columns + j];
+  part[threadIdx.y][threadIdx.x] = own;
+  __syncthreads();
+  if (threadIdx.y != 0 || j >= columns) return;
+  for (int row = 1; row < add_rows_threads; ++row) own += part[row][threadIdx.x];
+  partial[blockIdx.y * columns + j] = own;
+}
+
+/// sum[j] += sum over i of x[i,j]: x [rows,columns].
+template <class T>
+void add_rows(Context& ctx, std::int64_t rows, std::int64_t columns, const T* x, T* sum) {
+  const std::int64_t chunks = std::clamp<std::int64_t>(rows / 256, 1, 64);
+  auto partial = ctx.make<T>({chunks, columns}, "partial sums");
+  const dim3 grid(grid_extent(divide_up<std::int64_t>(columns, 32)), static_cast<unsigned>(chunks));
+  ctx.launch("add_rows", grid, dim3(32, add_rows_threads), add_rows_kernel<T>, rows, columns,
+             divide_up(rows, chunks), x, partial.data);
+  for_each(ctx, "add_rows", columns,
+           AddSplits<T, StoreMatrix<T>>{partial.data, 1, columns, chunks, {sum, columns, true}});
+}
+
+}  // namespace kindred::cuda

@@ -1,0 +1,144 @@
+// The context: reductions, copies at the border, graphs, errors. What is CUDA's alone is compared
+// with plain loops on the CPU side.
+
+#ifdef KINDRED_CPU_SIDE
+#include <kindred/kernels/cpu/elementwise.hpp>
+#else
+#include <kindred/kernels/cuda/elementwise.cuh>
+#include <kindred/kernels/cuda/reduce.cuh>
+#endif
+#include <kindred/kernels/elementwise.hpp>
+
+#include "cuda/support.hpp"
+
+using namespace kindred;
+using test::random_values;
+
+namespace {
+
+#ifdef KINDRED_CPU_SIDE
+template <int threads, class T>
+void reduce(test::Side&, View<const T> x, View<T> out) {
+  T sum = 0, largest = x[0], smallest = x[0];
+  for (const T v : x) {
+    sum += v;
+    largest = std::max(largest, v);
+    smallest = std::min(smallest, v);
+  }
+  for (std::int64_t i = 0; i < threads; ++i) {
+    T warp = 0;
+    for (std::int64_t j = i / 32 * 32; j < i / 32 * 32 + 32; ++j) warp += x[j];
+    out[4 * i] = sum;
+    out[4 * i + 1] = largest;
+    out[4 * i + 2] = smallest;
+    out[4 * i + 3] = warp;
+  }
+}
+#else
+template <int threads, class T>
+__global__ void __launch_bounds__(threads) reduce_kernel(const T* x, T* out) {
+  const T value = x[threadIdx.x];
+  out[4 * threadIdx.x] = cuda::block_sum<threads>(value);
+  out[4 * threadIdx.x + 1] = cuda::block_max<threads>(value);
+  out[4 * threadIdx.x + 2] = cuda::block_min<threads>(value);
+  out[4 * threadIdx.x + 3] = cuda::warp_sum(value);
+}
+template <int threads, class T>
+void reduce(test::Side& side, View<const T> x, View<T> out) {
+  side.ctx.launch("reduce", 1, threads, reduce_kernel<threads, T>, x.data, out.data);
+}
+#endif
+
+template <int threads, class T>
+void reduce_and_record(test::Side& side) {
+  const auto x = side.input(random_values<T>(threads, threads), {threads});
+  const auto out = side.template output<T>({threads, 4});
+  side.run([&] { reduce<threads>(side, View<const T>(x), out); });
+  side.record(text(threads, " threads"), out);
+}
+
+// The value is there in every thread.
+KINDRED_PARITY(reductions) {
+  reduce_and_record<32, T>(side);
+  reduce_and_record<64, T>(side);
+  reduce_and_record<96, T>(side);
+  reduce_and_record<256, T>(side);
+  reduce_and_record<1024, T>(side);
+}
+
+KINDRED_PARITY(upload_and_download) {
+  for (const std::int64_t n : {1, 33, 5000}) {
+    const auto values = random_values<T>(n, 1);
+    std::vector<T> result;
+    View<const T> there;
+    side.run([&] {
+      Tensor<T> memory;
+      const View<const T> x = side.ctx.upload(View<const T>{values.data(), {n}}, memory);
+      auto y = side.ctx.template make<T>({n}, "y");
+      kernels::add(side.ctx, x, x, y);
+      if (!side.ctx.planning()) {
+        there = side.ctx.download(View<const T>(y), result);
+        side.record(text("twice ", n), there);
+      }
+    });
+  }
+}
+
+// A graph takes the arguments of the latest call, and another sequence of kernels.
+KINDRED_PARITY(graph) {
+  const std::int64_t n = 100;
+  const auto x = side.input(random_values<T>(n, 1), {n});
+  const auto y = side.template output<T>({n});
+  typename test::SideContext::Graph graph;
+  for (int call = 0; call < 4; ++call) {
+    side.run([&] {
+      if (side.ctx.planning()) return;
+      side.ctx.run_graph(graph, [&] {
+        kernels::fill(side.ctx, T(call), y);
+        kernels::scale_add(side.ctx, T(2), x, y);
+        if (call == 2) kernels::multiply(side.ctx, x, y, y);
+      });
+    });
+    side.record(text("call ", call), y);
+  }
+}
+
+#ifdef KINDRED_CPU_SIDE
+KINDRED_PARITY(errors) {}
+#else
+template <class T>
+__global__ void assign(T* x, T value) {
+  *x = value;
+}
+
+KINDRED_PARITY(errors) {
+  const auto x = side.input(std::vector<T>{7}, {1});
+  side.ctx.launch("an empty grid", 0, 1, assign<T>, x.data, T(1));
+  side.ctx.arena().begin_recording();
+  side.ctx.launch("planning", 1, 1, assign<T>, x.data, T(2));
+  side.ctx.arena().end_recording();
+  side.check(side.host(x)[0] == T(7), "nothing runs while planning, nor on an empty grid");
+  side.template check_throws<DeviceError>(
+      [&] { side.ctx.launch("too many threads", 1, 2048, assign<T>, x.data, T(3)); },
+      "too many threads: invalid");
+  side.template check_throws<DeviceError>([&] { cuda::allocate_device(std::size_t{1} << 60); },
+                                          "out of device memory");
+  side.template check_throws<DeviceError>([&] { cuda::allocate_managed(std::size_t{1} << 60); },
+                                          "out of device memory");
+  side.template check_throws<DeviceError>(
+      [&] {
+        side.run([&] { side.ctx.template make<T>({std::int64_t{1} << 56}, "a very large array"); });
+      },
+      "largest: a very large array");
+  if (!cuda::has_cublas)
+    side.template check_throws<DeviceError>([&] { side.ctx.set_math(cuda::MathMode::tf32); },
+                                            "need cuBLAS");
+  typename test::SideContext::Graph graph;
+  side.template check_throws<DataError>(
+      [&] { side.ctx.run_graph(graph, [] { throw DataError("within a graph"); }); }, "within");
+  side.ctx.run_graph(graph, [&] { side.ctx.launch("after it", 1, 1, assign<T>, x.data, T(4)); });
+  side.check(side.host(x)[0] == T(4), "a graph after one that failed");
+}
+#endif
+
+}  // namespace
