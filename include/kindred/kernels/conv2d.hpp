@@ -41,9 +41,8 @@ const T* conv2d_prepared(const Run<Context, T>& run, const Conv2dGeometry& geome
     const View<const T> w = run.parameter(weight);
     const std::int64_t size = conv2d_packed_size<T>(run.ctx, geometry, w.shape);
     if (size == 0) return nullptr;
-    return run.prepared(weight, size, [&](T* to) {
-      conv2d_pack(run.ctx, geometry, w.shape, w.data, to);
-    });
+    return run.prepared(weight, size,
+                        [&](T* to) { conv2d_pack(run.ctx, geometry, w.shape, w.data, to); });
   }
   return nullptr;
 }

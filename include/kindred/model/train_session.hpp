@@ -35,7 +35,7 @@ class TrainSession {
   std::span<const loss::LossReport> forward_backward(View<const Scalar> images,
                                                      std::span<const std::int64_t> labels,
                                                      std::uint64_t step) {
-    with_batch(images, labels, [&](const Batch& batch) { pass(batch, step); });
+    with_batch(images, labels, [&](const Batch& b) { pass(b, step); });
     return losses();
   }
 
@@ -46,10 +46,10 @@ class TrainSession {
   template <class F>
   void step(View<const Scalar> images, std::span<const std::int64_t> labels, std::uint64_t step,
             F&& update) {
-    with_batch(images, labels, [&](const Batch& batch) {
+    with_batch(images, labels, [&](const Batch& b) {
       state_->ctx.run_graph(state_->graphs[key(images.shape)], [&] {
         zero_gradients();
-        pass(batch, step);
+        pass(b, step);
         update(state_->ctx);
       });
     });
@@ -156,7 +156,7 @@ class TrainSession {
     loss::TeacherOutput<Scalar> teacher;
     if (teacher_ != nullptr) teacher = teacher_->planned(shape[0]);
     upload({nullptr, shape}, {reinterpret_cast<const std::int64_t*>(Arena::alignment), {shape[0]}},
-           teacher, [&](const Batch& batch) { pass(batch, 0); });
+           teacher, [&](const Batch& b) { pass(b, 0); });
     return state_->plans.emplace(key(shape), arena.end_recording()).first->second;
   }
 

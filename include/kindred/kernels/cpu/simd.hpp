@@ -88,8 +88,8 @@ template <Activation A, class T>
 requires std::is_floating_point_v<T>
 inline T activate_derivative(T x) { return kindred::activate_derivative(A, x); }
 
-/// Most activations without exp as one formula with numbers for the choice, so that a tile can apply
-/// them to its registers without being compiled for each:
+/// Most activations without exp as one formula with numbers for the choice, so that a tile can
+/// apply them to its registers without being compiled for each:
 ///   line(x) = min(max(slope x + offset, low), high),  activation(x) = line(x) or, gated, x
 ///   line(x).
 template <class T>
