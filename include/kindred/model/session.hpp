@@ -144,7 +144,12 @@ class Session {
     Arena& arena = s.together.ctx.arena();
     arena.begin_recording();
     s.weights.set_preparing(true);
-    pass(s.together, {nullptr, shape}, output);
+    try {
+      pass(s.together, {nullptr, shape}, output);
+    } catch (...) {  // a shape that does not fit: later passes must still only look
+      s.weights.set_preparing(false);
+      throw;
+    }
     s.weights.set_preparing(false);
     arena.end_recording();
     prepared = true;
