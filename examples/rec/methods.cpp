@@ -102,10 +102,12 @@ std::vector<Method> read_methods(const Options& options) {
   for (const auto& entry : file["Common"])
     common.push_back(entry.first.as<std::string>() + "=" + flow(entry.second, classes));
   const YAML::Node neck = file["Common"]["Arch.Neck"];
-  if (!neck || !neck["class_num"])
+  // FC's feature has class_num values, BNNeck's as many as what it normalises.
+  const YAML::Node features = neck["class_num"] ? neck["class_num"] : neck["num_features"];
+  if (!features)
     throw kindred::ConfigError(kindred::text(options.methods.string(),
-                                             ": Common.Arch.Neck.class_num, the feature size of "
-                                             "all methods, is missing"));
+                                             ": Common.Arch.Neck needs class_num or num_features, "
+                                             "the feature size of all methods"));
   std::vector<Method> methods;
   for (const auto& entry : file["Methods"]) {
     Method m{entry["name"].as<std::string>(), common};
@@ -114,7 +116,7 @@ std::vector<Method> read_methods(const Options& options) {
       continue;
     YAML::Node head = entry["Head"] ? YAML::Clone(entry["Head"]) : YAML::Node();
     if (!head["name"]) head["name"] = "FC";  // of a loss that does not look at logits
-    head["embedding_size"] = neck["class_num"].as<std::int64_t>();
+    head["embedding_size"] = features.as<std::int64_t>();
     head["class_num"] = classes;
     m.overrides.push_back("Arch.Head=" + flow(head, classes));
     m.overrides.push_back("Loss.Train=" + flow(entry["Loss"], classes));
