@@ -1,6 +1,7 @@
 #pragma once
 // The commands of the program rec; see main.cpp.
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -19,8 +20,9 @@ struct Options {
   int queries = 12;
   std::filesystem::path methods;  ///< file of methods
   std::vector<std::string> only;  ///< names of methods; empty: all
-  double seconds = 30;            ///< of training for each method and seed
+  double seconds = 8;             ///< of training for each method and seed
   int seeds = 5;
+  std::int64_t items = 1'000'000;  ///< that codes are searched among
 };
 
 void train(const Options& options);
@@ -31,5 +33,7 @@ void extract(const Options& options);
 /// Trains many heads and losses under the same conditions; a table and a plot.
 void methods(const Options& options);
 void query(const Options& options);
+/// mAP of packed codes beside that of their features, and the speed of the Hamming search.
+void codes(const Options& options);
 
 }  // namespace rec

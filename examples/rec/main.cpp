@@ -3,7 +3,8 @@
 //   rec eval    -c ...                    metrics of the trained model
 //   rec extract -c ... --out test.npy     features of the evaluation images, and their paths
 //   rec query   -c ... --features test.npy --image some.png
-//   rec methods -c ... --methods examples/configs/methods.yaml --out comparison
+//   rec codes   -c ...                    mAP of packed codes beside the features', queries per
+//   second rec methods -c ... --methods examples/configs/methods.yaml --out comparison
 
 #include <cstdio>
 #include <exception>
@@ -55,6 +56,16 @@ int main(int argc, char** argv) {
   query->add_option("-k", options.k, "how many")
       ->capture_default_str()
       ->check(CLI::Range(1, 10000));
+  CLI::App* codes = with_weights(command(
+      "codes", "Print metrics of packed codes beside those of the features, and their speed",
+      rec::codes));
+  codes->add_option("-k", options.k, "neighbours of the timed search")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 10000));
+  codes
+      ->add_option("--items", options.items, "codes of the timed search, repeated from the gallery")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100'000'000));
   CLI::App* methods = command(
       "methods", "Train many heads and losses for the same time; write one table and one plot",
       rec::methods);

@@ -148,6 +148,13 @@ TEST_CASE("weights: matching loading takes what fits and reports the rest") {
   CHECK(of(values, other, "conv.weight") == of(saved, table, "conv.weight"));
   CHECK(of(values, other, "head.weight") == of(before, other, "head.weight"));
   CHECK(of(values, other, "extra") == of(before, other, "extra"));
+
+  Values<float> only(table, 3);
+  const LoadReport part =
+      load(folder / "w", table, only, {.mode = LoadMode::matching, .prefix = "conv."});
+  CHECK(part.loaded == std::vector<std::string>{"conv.weight"});
+  CHECK(of(only, table, "conv.weight") == of(saved, table, "conv.weight"));
+  CHECK(of(only, table, "head.weight") == of(before, table, "head.weight"));
 }
 
 TEST_CASE("weights: a value that is not finite stops loading, and nothing has changed") {

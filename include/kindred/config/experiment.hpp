@@ -53,15 +53,14 @@ class Experiment {
   Model make_model() const {
     Model model(model_config_, seed_);
     if (!pretrained_.empty()) {
-      const auto report =
-          io::load_weights(pretrained_, model.parameters(), model.trainable().data(),
-                           model.statistics().data(), {.mode = io::LoadMode::matching});
+      const auto report = io::load_weights(pretrained_, model.parameters(),
+                                           model.trainable().data(), model.statistics().data(),
+                                           {.mode = io::LoadMode::matching, .prefix = "backbone."});
       if (report.loaded.empty())
         throw FileError(text(pretrained_, ": none of its names is one of this model's; ",
                              "they must begin with backbone."));
-      std::cerr << pretrained_ << ": " << report.loaded.size() << " parameters loaded, "
-                << report.missing.size() << " not in the file, " << report.mismatched.size()
-                << " of another shape\n";
+      std::cerr << pretrained_ << ": " << report.loaded.size()
+                << " parameters of the backbone loaded\n";
     }
     return model;
   }
@@ -197,6 +196,7 @@ class Experiment {
   }
 
   const std::filesystem::path& output() const { return options_.output; }
+  std::optional<eval::Binarize> binarization() const { return metrics_.binarize; }
   data::ImageSize image_size() const { return image_; }
   Seed seed() const { return seed_; }
 

@@ -27,6 +27,7 @@ enum class LoadMode { strict, matching };
 struct LoadOptions {
   LoadMode mode = LoadMode::strict;
   bool require_finite = true;  ///< NaN or infinity in a loaded weight throws NumericError
+  std::string prefix = {};     ///< matching: nothing is taken but names that begin so
 };
 
 /// What load_weights did, by parameter name.
@@ -206,6 +207,9 @@ LoadReport load_weights(const std::filesystem::path& path, const ParameterTable&
                         const LoadOptions& options = {}) {
   const SafetensorsFile file(path);
   LoadReport report = detail::compare(file, table);
+  if (options.mode == LoadMode::matching)
+    std::erase_if(report.loaded,
+                  [&](const std::string& n) { return !n.starts_with(options.prefix); });
   const std::string complaints = detail::list_text("missing", report.missing) +
                                  detail::list_text("unexpected", report.unexpected) +
                                  detail::list_text("of another shape or type", report.mismatched);
