@@ -96,6 +96,8 @@ class PPLCNetMap {
 
     template <class Context, class T>
     Tensor<T> forward(const Run<Context, T>& run, In<T> x, Saved<T>& saved) const {
+      if (!run.training && !squeeze_excite_)
+        return layers::ConvBNAct::infer_separable(run, depthwise_, *pointwise_, x);
       auto filtered = depthwise_.forward(run, x, saved.depthwise);
       Tensor<T> weighted;
       if (squeeze_excite_) {

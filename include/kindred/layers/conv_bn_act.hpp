@@ -5,6 +5,7 @@
 #include <kindred/kernels/activation.hpp>
 #include <kindred/kernels/batch_norm.hpp>
 #include <kindred/kernels/conv2d.hpp>
+#include <kindred/kernels/separable_conv2d.hpp>
 
 namespace kindred::layers {
 
@@ -56,17 +57,14 @@ class ConvBNAct {
     Context& ctx = run.ctx;
     const Shape shape = geometry_.output_shape(x.shape, config_.out_channels);
     const auto w = run.parameter(weight_);
-    const auto gamma = run.parameter(gamma_), beta = run.parameter(beta_);
-    if (!run.training) {  // batch norm folded into the epilogue of the convolution
-      auto scale = run.make({config_.out_channels}, "conv_bn_act.scale");
-      auto shift = run.make({config_.out_channels}, "conv_bn_act.shift");
-      kernels::batch_norm_scale_shift(ctx, gamma, beta, run.buffer(mean_), run.buffer(variance_),
-                                      epsilon<T>, scale, shift);
+    if (!run.training) {
+      const Folded<T> norm = fold(run);
       auto y = run.make(shape, "conv_bn_act.y");
-      kernels::conv2d_forward(ctx, geometry_, x, w, scale, shift, config_.act, y,
+      kernels::conv2d_forward(ctx, geometry_, x, w, norm.scale, norm.shift, config_.act, y,
                               kernels::conv2d_prepared(run, geometry_, weight_));
       return y;
     }
+    const auto gamma = run.parameter(gamma_), beta = run.parameter(beta_);
     saved.z = run.make(shape, "conv_bn_act.z");
     saved.mean = run.make({config_.out_channels}, "conv_bn_act.mean");
     saved.inv_std = run.make({config_.out_channels}, "conv_bn_act.inv_std");
@@ -76,6 +74,29 @@ class ConvBNAct {
                                 saved.mean, saved.inv_std, run.new_buffer(mean_),
                                 run.new_buffer(variance_), y);
     return y;
+  }
+
+  /// Inference of a depthwise layer and the pointwise one behind it: in one pass where the context
+  /// prepares weights. x [B,H,W,C] -> [B,H',W',O].
+  template <class Context, class T>
+  static Tensor<T> infer_separable(const Run<Context, T>& run, const ConvBNAct& depthwise,
+                                   const ConvBNAct& pointwise, In<T> x) {
+    if constexpr (requires { Context::prepares_weights; })
+      if (const T* packed = kernels::conv2d_prepared(run, pointwise.geometry_, pointwise.weight_)) {
+        const Folded<T> first = depthwise.fold(run), second = pointwise.fold(run);
+        const Shape filtered = depthwise.geometry_.output_shape(x.shape, x.shape[3]);
+        auto y =
+            run.make(pointwise.geometry_.output_shape(filtered, pointwise.config_.out_channels),
+                     "conv_bn_act.y");
+        kernels::separable_conv2d_forward<Context, T>(
+            run.ctx, depthwise.geometry_, x, run.parameter(depthwise.weight_),
+            {first.scale, first.shift, depthwise.config_.act}, packed,
+            {second.scale, second.shift, pointwise.config_.act}, y);
+        return y;
+      }
+    Saved<T> nothing;  // inference saves nothing
+    const auto filtered = depthwise.forward(run, x, nothing);
+    return pointwise.template forward<Context, T>(run, filtered, nothing);
   }
 
   /// Consumes dy. Without `input_gradient` the result is empty.
@@ -99,6 +120,21 @@ class ConvBNAct {
  private:
   template <class T>
   static constexpr T epsilon = T(1e-5);
+
+  /// Batch norm with its running statistics, as the epilogue of the convolution.
+  template <class T>
+  struct Folded {
+    Tensor<T> scale, shift;
+  };
+  template <class Context, class T>
+  Folded<T> fold(const Run<Context, T>& run) const {
+    Folded<T> norm{run.make({config_.out_channels}, "conv_bn_act.scale"),
+                   run.make({config_.out_channels}, "conv_bn_act.shift")};
+    kernels::batch_norm_scale_shift(run.ctx, run.parameter(gamma_), run.parameter(beta_),
+                                    run.buffer(mean_), run.buffer(variance_), epsilon<T>,
+                                    norm.scale, norm.shift);
+    return norm;
+  }
 
   Config config_;
   Conv2dGeometry geometry_;

@@ -7,6 +7,7 @@
 #include <kindred/kernels/conv2d_geometry.hpp>
 #include <kindred/kernels/cpu/depthwise_conv2d.hpp>
 #include <kindred/kernels/cpu/gemm.hpp>
+#include <kindred/kernels/cpu/separable_conv2d.hpp>
 #include <kindred/kernels/cpu/stem_conv2d.hpp>
 
 namespace kindred::cpu {

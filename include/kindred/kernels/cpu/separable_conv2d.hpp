@@ -1,0 +1,88 @@
+#pragma once
+// Depthwise and pointwise convolution by groups of output rows: a thread filters some rows into
+// memory that stays in its L2 cache, and multiplies them at once. Of the 2 P C + 2 P O + C O
+// numbers that two kernels move (P pixels; read and write the filtered map, too), P C (the input) +
+// P O + C O remain, for the same 2 P C (kh kw + O) operations, and one barrier instead of two.
+
+#include <algorithm>
+#include <cstdint>
+
+#include <kindred/kernels/cpu/depthwise_conv2d.hpp>
+#include <kindred/kernels/cpu/gemm.hpp>
+
+namespace kindred::cpu {
+
+/// Output rows that are filtered before they are multiplied: about 256 KiB of them, at least eight
+/// groups for the threads to share, and of two equal halves of that the number that leaves the
+/// register tiles fullest.
+template <class T>
+std::int64_t separable_rows(const Conv2dExtents& e) {
+  const std::int64_t rows = e.batch * e.out_height;
+  const std::int64_t row_bytes = e.out_width * e.channels * static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t most = std::clamp<std::int64_t>((std::int64_t{1} << 18) / row_bytes, 1,
+                                                     std::max<std::int64_t>(1, rows / 8));
+  std::int64_t best = most;
+  double fullest = 0;
+  for (std::int64_t r = most; r >= divide_up(most, std::int64_t{2}); --r) {
+    const std::int64_t pixels = r * e.out_width;
+    const double full =
+        static_cast<double>(pixels) / static_cast<double>(round_up(pixels, GemmTile<T>::rows));
+    if (full > fullest) {
+      fullest = full;
+      best = r;
+    }
+  }
+  return best;
+}
+
+template <class T>
+void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t out, const T* x,
+                              const T* w, const T* scale, const T* shift, Activation activation,
+                              const T* packed, const T* out_scale, const T* out_shift,
+                              Activation out_activation, T* y) {
+  using Tile = GemmTile<T>;
+  const std::int64_t rows = e.batch * e.out_height;
+  if (rows == 0 || e.out_width == 0 || e.channels == 0 || out == 0) return;
+  const std::int64_t group = separable_rows<T>(e), width = e.out_width;
+  // Rows of a panel in different sets of the L1 cache; whole panels are read, the last one, too.
+  const std::int64_t distance = round_up(e.channels, std::int64_t{16}) + 16;
+  const std::int64_t size = round_up(group * width, Tile::rows) * distance;
+  auto filtered = ctx.make<T>({ctx.threads() * size}, "filtered rows");
+  const RegisterEpilogue<T> in_registers({scale, shift, activation}, 0);
+  const AffineEpilogue<T> between{scale, shift, activation};
+  const AffineEpilogue<T> after{out_scale, out_shift, out_activation};
+  const PackedB<T> b(const_cast<T*>(packed), e.channels, out);  // a product only reads it
+  const MatrixC<T> c{y, out};
+
+  const auto filter = [&](std::int64_t begin, std::int64_t end, T* to) {
+    with_depthwise_sizes<T>(e.channels, e.kernel_w, e.stride, [&](auto v, auto taps, auto step) {
+      using V = typename decltype(v)::type;
+      for (std::int64_t r = begin; r < end; ++r, to += width * distance) {
+        depthwise_forward_row<T, V, taps(), step()>(
+            depthwise_row(e, r / e.out_height, r % e.out_height, x, w), width, to, distance,
+            between.fits_registers() ? &in_registers : nullptr);
+        if (between.fits_registers()) continue;
+        for (std::int64_t j = 0; j < width; ++j) {
+          T* pixel = to + j * distance;
+          between(&pixel, 1, 0, 0, e.channels);
+        }
+      }
+    });
+  };
+  ctx.parallel_for(divide_up(rows, group), [&](std::int64_t i, int thread) {
+    const std::int64_t begin = i * group, end = std::min(rows, begin + group);
+    const std::int64_t pixels = (end - begin) * width;
+    T* a = filtered.data + thread * size;
+    filter(begin, end, a);
+    for (std::int64_t j = 0; j < out; j += Tile::block)
+      for (std::int64_t part = 0; part < b.cut.parts; ++part)
+        for (std::int64_t m = 0; m < pixels; m += Tile::rows)
+          multiply_panel<T, PanelLayout::strided_rows>(
+              {c, begin * width + m, std::min(Tile::rows, pixels - m)}, j,
+              std::min(Tile::block, out - j), b.cut.size(part),
+              Panel<T>{a + m * distance + b.cut.begin(part), distance}, b.at(part, j),
+              Unpacked<PackedB<T>>{}, part > 0, part + 1 == b.cut.parts ? &after : nullptr);
+  });
+}
+
+}  // namespace kindred::cpu
