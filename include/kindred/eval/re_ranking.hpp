@@ -95,13 +95,15 @@ class KReciprocal {
     neighbors_.resize(size(total() * k));
     farthest_.resize(size(total()));
     const auto threads = size(blocks.context().threads());
-    std::vector<Images> heaps(threads);
+    std::vector<NearestList> lists(threads, NearestList(k));
     std::vector<std::vector<float>> scores(threads, std::vector<float>(size(k)));
     blocks.run(all, all, {}, [&](std::int64_t first, View<float> similarities) {
       blocks.context().parallel_for(similarities.dim(0), [&](std::int64_t r, int thread) {
         const float* row = similarities.row(r);
-        select_top(row, total(), heaps[size(thread)], k, neighbors_.data() + (first + r) * k,
-                   scores[size(thread)].data());
+        NearestList& list = lists[size(thread)];
+        list.clear();
+        list.offer(row, total(), 0);
+        list.write(neighbors_.data() + (first + r) * k, scores[size(thread)].data());
         const float least = *std::min_element(row, row + total());
         // All images the same: every distance is 0, whatever it is divided by.
         farthest_[size(first + r)] = std::max(2 - 2 * static_cast<double>(least), 1e-12);

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include <kindred/core/error.hpp>
+#include <kindred/eval/nearest.hpp>
 #include <kindred/eval/similarity.hpp>
 #include <kindred/kernels/cpu/simd.hpp>
 
@@ -204,41 +205,6 @@ inline void summarize(RetrievalResult& result) {
     throw DataError("no query has a relevant gallery item; do query and gallery share labels?");
 }
 
-/// The first k of the ranking by s[0, n) without excluded items; -1 and -infinity fill the rest.
-inline void select_top(const float* s, std::int64_t n, std::vector<std::int64_t>& heap,
-                       std::int64_t k, std::int64_t* indices, float* scores) {
-  constexpr std::int64_t width = cpu::vector_size<float>;
-  const auto in_order = [s](std::int64_t a, std::int64_t b) { return before(s, a, b); };
-  heap.clear();  // its front is the last of the items in it
-  float worst = excluded;
-  const auto offer = [&](std::int64_t i) {
-    if (!(s[i] > worst)) return;  // a later item of equal similarity stands behind
-    if (static_cast<std::int64_t>(heap.size()) == k) {
-      std::pop_heap(heap.begin(), heap.end(), in_order);
-      heap.pop_back();
-    }
-    heap.push_back(i);
-    std::push_heap(heap.begin(), heap.end(), in_order);
-    if (static_cast<std::int64_t>(heap.size()) == k) worst = s[heap.front()];
-  };
-  std::int64_t i = 0;
-  for (; i + width <= n; i += width)
-    if (xsimd::any(cpu::Vector<float>::load_unaligned(s + i) > cpu::Vector<float>(worst)))
-      for (std::int64_t j = i; j < i + width; ++j) offer(j);
-  for (; i < n; ++i) offer(i);
-  std::sort_heap(heap.begin(), heap.end(), in_order);
-  std::fill_n(indices, k, std::int64_t{-1});
-  std::fill_n(scores, k, excluded);
-  for (std::size_t h = 0; h < heap.size(); ++h) {
-    indices[h] = heap[h];
-    scores[h] = s[heap[h]];
-  }
-}
-
-}  // namespace detail
-
-namespace detail {
-
 /// evaluate_retrieval with the similarities [G] of query q as adjust(q, similarities, thread)
 /// leaves them.
 template <class Adjust>
@@ -305,19 +271,21 @@ TopK top_k_adjusted(const FeatureSet& query, const FeatureSet& gallery, std::int
   TopK result{k, {}, {}};
   result.indices.resize(static_cast<std::size_t>(queries * k));
   result.scores.resize(static_cast<std::size_t>(queries * k));
-  std::vector<std::vector<std::int64_t>> heaps(
-      static_cast<std::size_t>(blocks.context().threads()));
-  blocks.run(
-      query.features, gallery.features, options.progress,
-      [&](std::int64_t first, View<float> similarities) {
-        blocks.context().parallel_for(similarities.dim(0), [&](std::int64_t row, int thread) {
-          const std::int64_t q = first + row;
-          adjust(q, similarities.row(row), thread);
-          relations.exclude(q, similarities.row(row));
-          select_top(similarities.row(row), items, heaps[static_cast<std::size_t>(thread)], k,
-                     result.indices.data() + q * k, result.scores.data() + q * k);
-        });
-      });
+  std::vector<NearestList> lists(static_cast<std::size_t>(blocks.context().threads()),
+                                 NearestList(k));
+  blocks.run(query.features, gallery.features, options.progress,
+             [&](std::int64_t first, View<float> similarities) {
+               blocks.context().parallel_for(
+                   similarities.dim(0), [&](std::int64_t row, int thread) {
+                     const std::int64_t q = first + row;
+                     adjust(q, similarities.row(row), thread);
+                     relations.exclude(q, similarities.row(row));
+                     NearestList& list = lists[static_cast<std::size_t>(thread)];
+                     list.clear();
+                     list.offer(similarities.row(row), items, 0);
+                     list.write(result.indices.data() + q * k, result.scores.data() + q * k);
+                   });
+             });
   return result;
 }
 
@@ -333,14 +301,6 @@ inline constexpr auto as_they_are = [](std::int64_t, float*, int) {};
 inline RetrievalResult evaluate_retrieval(const FeatureSet& query, const FeatureSet& gallery,
                                           const RetrievalOptions& options = {}) {
   return detail::evaluate_adjusted(query, gallery, options, detail::as_they_are);
-}
-
-/// The k gallery items most similar to each query, in the order and with the exclusions of
-/// evaluate_retrieval; labels are needed only with cameras. Throws as evaluate_retrieval, and
-/// ConfigError unless 1 <= k <= G.
-inline TopK top_k(const FeatureSet& query, const FeatureSet& gallery, std::int64_t k,
-                  const RetrievalOptions& options = {}) {
-  return detail::top_k_adjusted(query, gallery, k, options, detail::as_they_are);
 }
 
 }  // namespace kindred::eval

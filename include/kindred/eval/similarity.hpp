@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <span>
 #include <string>
@@ -122,19 +123,69 @@ class Relations {
   PositionsByValue by_label_, by_id_;
 };
 
-/// Computes the similarities of [first, first + rows) with the gallery, for one block after
-/// another. The gallery is normalised and packed for the products once.
+/// Throws NumericError for features that are not finite or whose similarities overflow.
+inline void check_comparable(cpu::Context& ctx, View<const float> query, View<const float> gallery,
+                             bool normalize) {
+  const double largest = check_finite(ctx, "query", query) * check_finite(ctx, "gallery", gallery);
+  // No partial sum of a dot product exceeds the product of the norms (Cauchy-Schwarz).
+  if (!normalize && largest > 0.5 * static_cast<double>(std::numeric_limits<float>::max()))
+    throw NumericError("the similarities overflow; set normalize = true or scale the features");
+}
+
+/// The transposed gallery, normalised if so wished, packed for the products once.
+class PackedGallery {
+ public:
+  PackedGallery(const Shape& gallery, bool normalize)
+      : items_(gallery[0]),
+        columns_(gallery[1]),
+        normalize_(normalize),
+        packed_(nullptr, columns_, items_) {}
+
+  std::size_t bytes() const { return static_cast<std::size_t>(packed_.size()) * sizeof(float); }
+  const cpu::PackedB<float>& operator*() const { return packed_; }
+
+  /// Returns the memory that it lies in; `strip` of the gallery's rows are packed at a time.
+  [[nodiscard]] std::shared_ptr<void> pack(cpu::Context& ctx, View<const float> gallery) {
+    auto memory = cpu::allocate(bytes());
+    packed_.data = static_cast<float*>(memory.get());
+    constexpr std::int64_t strip = 8 * cpu::GemmTile<float>::columns;
+    std::vector<float> normalized(
+        static_cast<std::size_t>(normalize_ ? ctx.threads() * strip * columns_ : 0));
+    ctx.parallel_for((items_ + strip - 1) / strip, [&](std::int64_t i, int thread) {
+      const std::int64_t first = i * strip, rows = std::min(strip, items_ - first);
+      const float* from = gallery.row(first);
+      if (normalize_) {
+        float* to = normalized.data() + thread * strip * columns_;
+        normalize_rows(rows, columns_, from, to);
+        from = to;
+      }
+      const cpu::ColumnsOfB<float> transposed{from, columns_};
+      for (std::int64_t part = 0; part < packed_.cut.parts; ++part)
+        transposed.pack(packed_.cut.begin(part), packed_.cut.size(part), 0, rows,
+                        packed_.at(part, first));
+    });
+    return memory;
+  }
+
+ private:
+  std::int64_t items_, columns_;
+  bool normalize_;
+  cpu::PackedB<float> packed_;
+};
+
+/// Computes the similarities of [first, first + rows) with the whole gallery, for one block after
+/// another.
 class SimilarityBlocks {
  public:
   SimilarityBlocks(const Shape& query, const Shape& gallery, const RetrievalOptions& options)
       : ctx_(options.threads),
         queries_(query[0]),
-        gallery_(gallery[0]),
+        items_(gallery[0]),
         columns_(gallery[1]),
-        packed_(nullptr, columns_, gallery_),
-        normalize_(options.normalize) {
+        normalize_(options.normalize),
+        gallery_(gallery, options.normalize) {
     constexpr std::int64_t least = 16, most = 4096;
-    const std::int64_t row_bytes = gallery_ * static_cast<std::int64_t>(sizeof(float));
+    const std::int64_t row_bytes = items_ * static_cast<std::int64_t>(sizeof(float));
     rows_ = std::min(queries_, std::clamp(options.block_bytes / row_bytes, least, most));
     full_ = plan(rows_);
     last_ = plan((queries_ - 1) % rows_ + 1);
@@ -142,21 +193,15 @@ class SimilarityBlocks {
 
   cpu::Context& context() { return ctx_; }
   /// Bytes of scratch: the packed gallery and one block.
-  std::size_t bytes() const { return packed_bytes() + std::max(full_.bytes(), last_.bytes()); }
+  std::size_t bytes() const { return gallery_.bytes() + std::max(full_.bytes(), last_.bytes()); }
 
-  /// Calls f(first, similarities [rows, G]) for every block of queries, in order. Throws
-  /// NumericError for features that are not finite or whose similarities overflow.
+  /// Calls f(first, similarities [rows, G]) for every block of queries, in order. Throws as
+  /// check_comparable.
   template <class F>
   void run(View<const float> query, View<const float> gallery,
            const std::function<void(std::int64_t, std::int64_t)>& progress, F&& f) {
-    const double largest =
-        check_finite(ctx_, "query", query) * check_finite(ctx_, "gallery", gallery);
-    // No partial sum of a dot product exceeds the product of the norms (Cauchy-Schwarz).
-    if (!normalize_ && largest > 0.5 * static_cast<double>(std::numeric_limits<float>::max()))
-      throw NumericError("the similarities overflow; set normalize = true or scale the features");
-    const auto memory = cpu::allocate(packed_bytes());
-    packed_.data = static_cast<float*>(memory.get());
-    pack(gallery);
+    check_comparable(ctx_, query, gallery, normalize_);
+    const auto memory = gallery_.pack(ctx_, gallery);
     for (std::int64_t first = 0; first < queries_; first += rows_) {
       const std::int64_t rows = std::min(rows_, queries_ - first);
       ctx_.arena().begin_replay(rows == rows_ ? full_ : last_);
@@ -172,28 +217,6 @@ class SimilarityBlocks {
     pass({nullptr, {rows, columns_}}, [](View<float>) {});
     return ctx_.arena().end_recording();
   }
-  std::size_t packed_bytes() const {
-    return static_cast<std::size_t>(packed_.size()) * sizeof(float);
-  }
-  /// Packs the transposed gallery, normalised if so wished; `strip` of its rows at a time.
-  void pack(View<const float> gallery) {
-    constexpr std::int64_t strip = 8 * cpu::GemmTile<float>::columns;
-    std::vector<float> normalized(
-        static_cast<std::size_t>(normalize_ ? ctx_.threads() * strip * columns_ : 0));
-    ctx_.parallel_for((gallery_ + strip - 1) / strip, [&](std::int64_t i, int thread) {
-      const std::int64_t first = i * strip, rows = std::min(strip, gallery_ - first);
-      const float* from = gallery.row(first);
-      if (normalize_) {
-        float* to = normalized.data() + thread * strip * columns_;
-        normalize_rows(rows, columns_, from, to);
-        from = to;
-      }
-      const cpu::ColumnsOfB<float> transposed{from, columns_};
-      for (std::int64_t part = 0; part < packed_.cut.parts; ++part)
-        transposed.pack(packed_.cut.begin(part), packed_.cut.size(part), 0, rows,
-                        packed_.at(part, first));
-    });
-  }
   template <class F>
   void pass(View<const float> query, F&& f) {
     const std::int64_t rows = query.dim(0);
@@ -205,16 +228,16 @@ class SimilarityBlocks {
       });
       query.data = normalized.data;
     }
-    auto similarities = ctx_.make<float>({rows, gallery_}, "similarities");
-    cpu::gemm_packed(ctx_, rows, gallery_, columns_, query.data, columns_, packed_,
-                     similarities.data, gallery_);
+    auto similarities = ctx_.make<float>({rows, items_}, "similarities");
+    cpu::gemm_packed(ctx_, rows, items_, columns_, query.data, columns_, *gallery_,
+                     similarities.data, items_);
     f(similarities);
   }
 
   cpu::Context ctx_;
-  std::int64_t queries_, gallery_, columns_;
-  cpu::PackedB<float> packed_;  ///< in memory of run()
+  std::int64_t queries_, items_, columns_;
   bool normalize_;
+  PackedGallery gallery_;
   std::int64_t rows_ = 0;
   Plan full_, last_;
 };

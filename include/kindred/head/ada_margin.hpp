@@ -62,13 +62,15 @@ namespace head {
 
 /// c = cos clipped to [-1 + e, 1 - e], e = 1e-3; q = h (n - batch_mean) / (batch_std + e) clipped
 /// to
-/// [-1, 1], where n = |x| clipped to [1e-3, 100] is constant to the gradient; logits = scale * c,
-/// for the label scale * (cos(acos(c) - m q clipped to [e, pi - e]) - m - m q).
+/// [-1, 1], where n = |x| clipped to [1e-3, 100] is constant to the gradient; logits = s c, for the
+/// label s (cos(acos(c) - m q clipped to [e, pi - e]) - m - m q).
 /// batch_mean and batch_std first move by the share t_alpha to those of the batch (n - 1 divides).
 /// x [B, embedding_size], centres "kernel" [class_num, embedding_size]. At evaluation the unscaled
 /// cosines, unclipped; PaddleClas applies margin and statistics there, too, and demands labels.
 /// The centres start from Xavier's normal, PaddleClas' from a uniform scaled to norm 1. The buffer
-/// t is PaddleClas', without use. Source: Kim et al., "AdaFace" (CVPR 2022); PaddleClas
+/// t is PaddleClas', without use. Throws ConfigError unless m is in [0, pi), h >= 0, s > 0 and
+/// t_alpha in [0, 1]; DataError for a label outside [0, class_num).
+/// Source: Kim et al., "AdaFace" (CVPR 2022) and its code, head.py; PaddleClas
 /// ppcls/arch/gears/adamargin.py.
 class AdaMargin : public MarginHead<AdaMargin> {
  public:

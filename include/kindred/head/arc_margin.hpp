@@ -11,6 +11,8 @@ namespace kindred::head {
 /// gradient: straight_through (InsightFace) takes 1 for d psi / d cos; not in PaddleClas.
 /// x [B, embedding_size], centres [class_num, embedding_size] (files hold Paddle's transpose).
 /// At evaluation the unscaled cosines, as in PaddleClas. Trained with CELoss no logits are built.
+/// Throws ConfigError unless margin is in [0, pi) and scale > 0; DataError for a label outside [0,
+/// class_num).
 /// Source: Deng et al., "ArcFace" (CVPR 2019); PaddleClas ppcls/arch/gears/arcmargin.py.
 class ArcMargin : public MarginHead<ArcMargin> {
  public:

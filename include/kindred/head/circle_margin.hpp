@@ -30,6 +30,8 @@ namespace head {
 /// other classes scale * [cos + m]+ (cos - m), with m the margin and both [ ]+ constants to the
 /// gradient. At evaluation the unscaled cosines.
 /// x [B, embedding_size], centres [class_num, embedding_size] (files hold Paddle's transpose).
+/// Throws ConfigError unless margin >= 0 and scale > 0; DataError for a label outside [0,
+/// class_num).
 /// Source: Sun et al., "Circle Loss" (CVPR 2020); PaddleClas ppcls/arch/gears/circlemargin.py.
 class CircleMargin : public MarginHead<CircleMargin> {
  public:

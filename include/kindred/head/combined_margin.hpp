@@ -35,10 +35,13 @@ namespace head {
 /// cos_c = x/|x| . w_c/|w_c|; logits = scale * (cos, with the label's replaced by
 /// cos(m1 theta + m2) - m3). (1, m, 0) is ArcFace, (1, 0, m) CosFace, (m, 0, 0) SphereFace. Where
 /// m1 theta + m2 exceeds pi, the cosine would rise again; it is continued as SphereFace does it,
-/// (-1)^k cos(a) - 2 k with k = floor(a / pi). InsightFace lets it rise.
+/// (-1)^k cos(a) - 2 k with k = floor(a / pi). InsightFace lets it rise; its CombinedMarginLoss
+/// knows (1, m, 0) and (1, 0, m) alone, and its filter of negatives above a threshold is not built.
 /// gradient: straight_through takes 1 for the derivative of the margin, as InsightFace since 2022.
 /// At evaluation the unscaled cosines.
 /// x [B, embedding_size], centres [class_num, embedding_size].
+/// Throws ConfigError unless m1 >= 1, m2 is in [0, pi), m3 >= 0 and scale > 0; DataError for a
+/// label outside [0, class_num).
 /// Source: Deng et al., "ArcFace" (CVPR 2019), equation 4; InsightFace recognition/arcface_torch
 /// losses.py; not in PaddleClas.
 class CombinedMargin : public MarginHead<CombinedMargin> {

@@ -19,6 +19,8 @@ namespace head {
 /// cos_c = x/|x| . w_c/|w_c|; logits = scale * (cos - margin onehot). At evaluation the unscaled
 /// cosines, with or without labels (PaddleClas fails without).
 /// x [B, embedding_size], centres [class_num, embedding_size] (files hold Paddle's transpose).
+/// Throws ConfigError unless margin >= 0 and scale > 0; DataError for a label outside [0,
+/// class_num).
 /// Source: Wang et al., "CosFace" (CVPR 2018); PaddleClas ppcls/arch/gears/cosmargin.py.
 class CosMargin : public MarginHead<CosMargin> {
  public:

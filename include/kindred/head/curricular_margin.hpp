@@ -48,7 +48,10 @@ namespace head {
 /// gradient, starts at 0 and first moves by the share t_alpha to the mean cosine of the batch to
 /// its labels. At evaluation the unscaled cosines, and t stays.
 /// x [B, embedding_size], centres [class_num, embedding_size], buffer t [1].
-/// Source: Huang et al., "CurricularFace" (CVPR 2020) and its code; not in PaddleClas.
+/// Throws ConfigError unless margin is in [0, pi), scale > 0 and t_alpha in [0, 1]; DataError for a
+/// label outside [0, class_num).
+/// Source: Huang et al., "CurricularFace" (CVPR 2020) and its code, head/metrics.py; not in
+/// PaddleClas.
 class CurricularMargin : public MarginHead<CurricularMargin> {
  public:
   struct Config {

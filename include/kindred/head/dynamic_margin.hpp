@@ -37,8 +37,10 @@ namespace head {
 /// theta + m_y > pi), m_c = a n_c^-lambda + b with n_c the number of training images of class c.
 /// At evaluation the unscaled cosines.
 /// x [B, embedding_size], centres [class_num K, embedding_size], buffer margin [class_num],
-/// radians. Source: Ha et al., "Google Landmark Recognition 2020 Competition Third Place Solution"
-/// (2020), there with K = 3; not in PaddleClas.
+/// radians. Throws ConfigError unless there is a count >= 1 for each class, a, lambda, b >= 0, a +
+/// b < pi and scale > 0; DataError for a label outside [0, class_num).
+/// Source: Ha et al., "Google Landmark Recognition 2020 Competition Third Place Solution" (2020),
+/// there with K = 3; not in PaddleClas.
 class DynamicMargin : public MarginHead<DynamicMargin> {
  public:
   struct Config {

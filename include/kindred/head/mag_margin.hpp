@@ -13,13 +13,16 @@ template <class T>
 struct MagMarginPolicy : MarginPolicy<T> {
   static constexpr int row_values = 2;  ///< m(a), dm/d|x|
   T l_a, u_a, l_m, slope;
+  bool easy;
 
-  MagMarginPolicy(double lowest, double highest, double least, double most, double s)
+  MagMarginPolicy(double lowest, double highest, double least, double most, double s,
+                  bool easy_margin = false)
       : MarginPolicy<T>(s),
         l_a(static_cast<T>(lowest)),
         u_a(static_cast<T>(highest)),
         l_m(static_cast<T>(least)),
-        slope(static_cast<T>((most - least) / (highest - lowest))) {}
+        slope(static_cast<T>((most - least) / (highest - lowest))),
+        easy(easy_margin) {}
 
   KINDRED_HD void begin_row(const MarginSample<T>& sample, T* row) const {
     const T a = std::clamp(sample.norm, l_a, u_a);
@@ -27,7 +30,7 @@ struct MagMarginPolicy : MarginPolicy<T> {
     row[1] = a == sample.norm ? slope : T(0);
   }
   KINDRED_HD MarginTarget<T> target(T c, const T* row) const {
-    const auto psi = AdditiveAngle<T>(row[0], false, T(0))(c);
+    const auto psi = AdditiveAngle<T>(row[0], easy, T(0))(c);
     return {psi.value, psi.derivative, psi.by_margin * row[1]};
   }
 };
@@ -35,12 +38,15 @@ struct MagMarginPolicy : MarginPolicy<T> {
 namespace head {
 
 /// cos_c = x/|x| . w_c/|w_c|; logits = scale * (cos, with the label's replaced by cos(theta + m),
-/// or cos - m sin(m) once theta + m > pi), m = l_margin + (u_margin - l_margin) (a - l_a) / (u_a -
-/// l_a) and a = |x| clipped to [l_a, u_a]. The gradient reaches |x|. The paper's regulariser
-/// lambda_g (a / u_a^2 + 1 / a) is a loss of its own, loss::MagRegularizer. At evaluation the
-/// unscaled cosines.
+/// or cos - m sin(m) once theta + m > pi; easy_margin: cos(theta + m) only where cos > 0, cos
+/// elsewhere), m = l_margin + (u_margin - l_margin) (a - l_a) / (u_a - l_a) and a = |x| clipped to
+/// [l_a, u_a]. The gradient reaches |x|. The paper's regulariser lambda_g (a / u_a^2 + 1 / a) is a
+/// loss of its own, loss::MagRegularizer. At evaluation the unscaled cosines.
 /// x [B, embedding_size], centres [class_num, embedding_size].
-/// Source: Meng et al., "MagFace" (CVPR 2021); not in PaddleClas.
+/// Throws ConfigError unless 0 < l_a < u_a, 0 <= l_margin <= u_margin < pi and scale > 0; DataError
+/// for a label outside [0, class_num).
+/// Source: Meng et al., "MagFace" (CVPR 2021) and its code, models/magface.py, where easy_margin is
+/// on unless said otherwise; not in PaddleClas.
 class MagMargin : public MarginHead<MagMargin> {
  public:
   struct Config {
@@ -49,6 +55,7 @@ class MagMargin : public MarginHead<MagMargin> {
     double l_a = 10, u_a = 110;              ///< norms between which the margin grows
     double l_margin = 0.45, u_margin = 0.8;  ///< radians
     double scale = 64;
+    bool easy_margin = false;
   };
 
   static constexpr const char* name() { return "MagMargin"; }
@@ -64,7 +71,7 @@ class MagMargin : public MarginHead<MagMargin> {
   template <class Context, class T>
   auto policy(const Run<Context, T>&) const {
     return MagMarginPolicy<T>(config_.l_a, config_.u_a, config_.l_margin, config_.u_margin,
-                              config_.scale);
+                              config_.scale, config_.easy_margin);
   }
 
  private:

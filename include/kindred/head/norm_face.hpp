@@ -18,6 +18,7 @@ namespace head {
 /// it); pytorch-metric-learning's NormalizedSoftmaxLoss is this with scale = 1 / temperature. At
 /// evaluation the unscaled cosines.
 /// x [B, embedding_size], centres [class_num, embedding_size].
+/// Throws ConfigError unless scale > 0; DataError for a label outside [0, class_num).
 /// Source: Wang et al., "NormFace: L2 Hypersphere Embedding for Face Verification" (ACM MM 2017);
 /// Zhai and Wu, "Classification is a Strong Baseline for Deep Metric Learning" (BMVC 2019); not in
 /// PaddleClas.

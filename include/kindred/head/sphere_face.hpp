@@ -11,6 +11,8 @@ namespace kindred::head {
 /// gradient: straight_through is OpenSphere's "characteristic gradient detachment". At evaluation
 /// the unscaled cosines.
 /// x [B, embedding_size], centres [class_num, embedding_size].
+/// Throws ConfigError unless margin >= 1 and scale > 0; DataError for a label outside [0,
+/// class_num).
 /// Source: Liu et al., "SphereFace" (CVPR 2017) and "SphereFace Revived" (TPAMI 2022); OpenSphere
 /// model/head/sphereface.py; not in PaddleClas.
 class SphereFace : public MarginHead<SphereFace> {

@@ -21,6 +21,8 @@ namespace head {
 /// ArcMargin's. The gradient goes to the centre with the largest cosine (the first of equals). At
 /// evaluation these unscaled cosines [B, class_num]. x [B, embedding_size], centres
 /// [class_num K, embedding_size], those of a class one after the other.
+/// Throws ConfigError unless margin is in [0, pi), scale > 0 and sub_centers >= 1; DataError for a
+/// label outside [0, class_num).
 /// Source: Deng et al., "Sub-center ArcFace" (ECCV 2020); not in PaddleClas.
 class SubCenterArcMargin : public MarginHead<SubCenterArcMargin> {
  public:

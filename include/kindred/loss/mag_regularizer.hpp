@@ -7,8 +7,9 @@ namespace kindred::loss {
 
 /// L = mean_i (a_i / u_a^2 + 1 / a_i), a_i = |x_i| clipped to [l_a, u_a]: features x [B,D] of easy
 /// images grow towards u_a. Where it is clipped the gradient is 0; active are the other rows. The
-/// weight is the paper's lambda_g. Labels are not read.
-/// Source: Meng et al., "MagFace" (CVPR 2021) and its code; give it the l_a and u_a of the head.
+/// weight is the paper's lambda_g. Labels are not read. Give it the l_a and u_a of the head.
+/// Throws ConfigError unless 0 < l_a < u_a, ShapeError for an empty batch.
+/// Source: Meng et al., "MagFace" (CVPR 2021) and its code, models/magface.py.
 class MagRegularizer : public FeatureLoss<MagRegularizer> {
  public:
   struct Config {

@@ -6,9 +6,9 @@
 namespace kindred::loss {
 
 /// Over all triplets of a row i, a positive p and a negative n: L = sum (max(0, d_ip - beta +
-/// margin)
-/// + max(0, beta - d_in + margin)) / number of terms above 0, d the Euclidean distance of the
-/// features [B,D] divided by max(norm, 1e-12). Active are those terms; without any the loss is 0.
+/// margin) + max(0, beta - d_in + margin)) / number of terms above 0, d the Euclidean distance of
+/// the features [B,D] divided by max(norm, 1e-12). Active are those terms; without any the loss is
+/// 0.
 /// Source: Wu et al., "Sampling Matters in Deep Embedding Learning", ICCV 2017, with a fixed
 /// boundary beta; pytorch-metric-learning MarginLoss (learn_beta False, triplets_per_anchor "all").
 class MarginLoss : public PairLoss<MarginLoss> {

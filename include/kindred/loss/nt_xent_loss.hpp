@@ -6,9 +6,8 @@
 namespace kindred::loss {
 
 /// L = mean over all positive pairs (i,p) of -log( e^(s_ip / t) / (e^(s_ip / t) + sum_n e^(s_in /
-/// t))
-/// ), s the cosine similarity of the features [B,D], n the rows of other labels, t the temperature.
-/// Active are the positive pairs of rows with a negative; without any the loss is 0.
+/// t)) ), s the cosine similarity of the features [B,D], n the rows of other labels, t the
+/// temperature. Active are the positive pairs of rows with a negative; without any the loss is 0.
 /// Source: Chen et al., "A Simple Framework for Contrastive Learning", 2020;
 /// pytorch-metric-learning NTXentLoss. Throws ConfigError unless temperature > 0.
 class NTXentLoss : public PairLoss<NTXentLoss> {

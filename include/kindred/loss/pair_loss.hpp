@@ -152,7 +152,7 @@ void on_normalized(const Run<Context, T>& run, bool normalize, NormRule rule, Vi
 }
 
 /// fill(Pairs) computes the row losses and coefficients; their mean goes to the report and its
-/// gradient is added to dx.
+/// gradient is added to dx. Throws ShapeError for an empty batch.
 template <class Context, class T, class Fill>
 void on_pairs(const Run<Context, T>& run, PairMatrix kind, Divisor divisor, double weight,
               View<const T> x, View<const std::int64_t> labels, View<T> dx, View<T> report,

@@ -12,7 +12,8 @@ namespace kindred::loss {
 /// variance and covariance over the N rows, unbiased; for N = 1 they are left out. Labels are not
 /// read. Active are the pairs. The last row of an odd batch takes no part.
 /// Source: Bardes et al., "VICReg", ICLR 2022; pytorch-metric-learning VICRegLoss, whose embeddings
-/// and reference embeddings are the two views.
+/// and reference embeddings are the two views. Throws ConfigError unless eps > 0, ShapeError for an
+/// empty batch.
 class VICRegLoss : public FeatureLoss<VICRegLoss> {
  public:
   struct Config {

@@ -39,17 +39,19 @@ void gemm_chunk(const SourceA& a, const SourceB& b, const Destination& c, std::i
                 std::int64_t m1, std::int64_t n, std::int64_t k0, std::int64_t k1, bool accumulate,
                 T* scratch) {
   using Tile = GemmTile<T>;
-  T* block = scratch + Tile::group_size;
+  constexpr bool is_packed = std::is_same_v<SourceB, PackedB<T>>;  // then [k0, k1) is all of it
   const DepthCut<T> cut(k1 - k0);
   for (std::int64_t j = 0; j < n; j += Tile::block) {
     const std::int64_t columns = std::min(Tile::block, n - j);
     for (std::int64_t part = 0; part < cut.parts; ++part) {
       const std::int64_t k = k0 + cut.begin(part), depth = cut.size(part);
+      T* block = scratch + Tile::group_size;
+      if constexpr (is_packed) block = b.at(part, j);
       for (std::int64_t m = m0, rows = 0; m < m1; m += rows) {
         rows = std::min(a.group_rows(m), m1 - m);
         for_each_panel(
             a, m, rows, k, depth, scratch, [&](std::int64_t i, std::int64_t used, Panel<T> panel) {
-              const Unpacked<SourceB> unpacked{i == m0 ? &b : nullptr, k};
+              const Unpacked<SourceB> unpacked{!is_packed && i == m0 ? &b : nullptr, k};
               multiply_panel<T, SourceA::layout>({c, i, used}, j, columns, depth, panel, block,
                                                  unpacked, accumulate || part > 0, nullptr);
             });
@@ -337,6 +339,24 @@ void gemm_packed(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, c
                  std::int64_t lda, const PackedB<T>& b, T* c, std::int64_t ldc) {
   if (m == 0 || n == 0) return;
   gemm_by_rows<T>(ctx, m, n, k, RowsOfA<T>{a, lda}, b, MatrixC<T>{c, ldc}, nullptr, false);
+}
+
+/// a times columns [n, n+columns) of b on the calling thread, a panel of rows at a time: what
+/// becomes of a product may be used while it is in L1. Calls f(m, rows): row m of the product is
+/// now c[0, columns), the next one ldc elements further. `c` holds GemmTile::rows rows.
+template <class T, class F>
+void gemm_panels(const PackedA<T>& a, const PackedB<T>& b, std::int64_t n, std::int64_t columns,
+                 T* c, std::int64_t ldc, F&& f) {
+  using Tile = GemmTile<T>;
+  for (std::int64_t m = 0; m < a.rows; m += Tile::rows) {
+    const std::int64_t rows = std::min(Tile::rows, a.rows - m);
+    for (std::int64_t part = 0; part < a.cut.parts; ++part)
+      multiply_panel<T, PackedA<T>::layout>(
+          {MatrixC<T>{c, ldc}, 0, rows}, 0, columns, a.cut.size(part),
+          {a.at(part, m), Panel<T>::packed_step(PackedA<T>::layout, rows)}, b.at(part, n),
+          Unpacked<PackedB<T>>{}, part > 0, nullptr);
+    f(m, rows);
+  }
 }
 
 /// gemm on the calling thread alone, for use inside a chunk of parallel_for; `scratch` holds

@@ -77,7 +77,7 @@ inline void fill_zero(T* to, std::int64_t n) {
 }
 
 #if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
+#if __has_builtin(__builtin_shufflevector) && !defined(__CUDACC__)  // nvcc mistakes its type
 #define KINDRED_HAS_SHUFFLE 1
 #endif
 #endif
@@ -340,6 +340,29 @@ struct PackedB {
   /// The sliver of a part that starts at column j.
   T* at(std::int64_t part, std::int64_t j) const {
     return data + cut.begin(part) * padded_columns + j * cut.size(part);
+  }
+};
+
+/// A matrix A [m,k] packed whole, part after part of the sum, each as panels of rows.
+template <class T>
+struct PackedA {
+  T* data;
+  DepthCut<T> cut;
+  std::int64_t rows;
+  static constexpr auto layout = PanelLayout::rows;
+
+  PackedA(T* to, std::int64_t m, std::int64_t k) : data(to), cut(k), rows(m) {}
+  static std::int64_t size(std::int64_t m, std::int64_t k) {
+    return DepthCut<T>(k).parts * divide_up(m, GemmTile<T>::rows) * GemmTile<T>::panel_size;
+  }
+  /// Where the panel of a part lies that starts at row m.
+  T* at(std::int64_t part, std::int64_t m) const {
+    return data + (part * divide_up(rows, GemmTile<T>::rows) + m / GemmTile<T>::rows) *
+                      GemmTile<T>::panel_size;
+  }
+  void pack(const RowsOfA<T>& a) const {
+    for (std::int64_t part = 0; part < cut.parts; ++part)
+      a.pack(0, rows, cut.begin(part), cut.size(part), at(part, 0));
   }
 };
 

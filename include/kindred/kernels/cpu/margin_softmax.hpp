@@ -60,29 +60,35 @@ struct MarginTiles {
 /// The normalised batch and the inverse norms of the centres.
 template <class T>
 struct MarginInputs {
-  Tensor<T> unit;             ///< [B,D] u
-  Tensor<T> columns;          ///< [D,padded] u transposed, zeros in the padding
+  Tensor<T> unit;      ///< [B,D] u
+  PackedB<T> rows;     ///< u [B,D], packed; in memory of packed_rows
+  PackedB<T> columns;  ///< u transposed [D,B], packed; zeros in the padding; in packed_columns
+  Tensor<T> packed_rows, packed_columns;
   Tensor<T> inverse_norms;    ///< [B] 1/|x_i|, 0 for a zero row
   Tensor<T> inverse_centres;  ///< [C K] 1/|w_j|, 0 for a zero row; filled tile by tile
 
   MarginInputs(Context& ctx, const MarginTiles<T>& t)
       : unit(ctx.make<T>({t.batch, t.dim}, "unit features")),
-        columns(ctx.make<T>({t.dim, t.padded}, "unit features, transposed")),
+        rows(nullptr, t.batch, t.dim),
+        columns(nullptr, t.dim, t.batch),
+        packed_rows(ctx.make<T>({rows.size()}, "unit features, packed")),
+        packed_columns(ctx.make<T>({columns.size()}, "unit features, transposed and packed")),
         inverse_norms(ctx.make<T>({t.batch}, "inverse feature norms")),
-        inverse_centres(ctx.make<T>({t.classes * t.sub_centers}, "inverse centre norms")) {}
+        inverse_centres(ctx.make<T>({t.classes * t.sub_centers}, "inverse centre norms")) {
+    rows.data = packed_rows.data;
+    columns.data = packed_columns.data;
+  }
 
   void normalize(const MarginTiles<T>& t, const T* x) const {
-    std::fill(columns.data, columns.data + t.dim * t.padded, T(0));
     for (std::int64_t i = 0; i < t.batch; ++i) {
       const T* in = x + i * t.dim;
       const double norm = std::sqrt(dot_double(t.dim, in, in));
       inverse_norms[i] = norm == 0 ? T(0) : static_cast<T>(1 / norm);
-      for (std::int64_t d = 0; d < t.dim; ++d) {
-        const T u = norm == 0 ? T(0) : static_cast<T>(in[d] / norm);
-        unit[i * t.dim + d] = u;
-        columns[d * t.padded + i] = u;
-      }
+      for (std::int64_t d = 0; d < t.dim; ++d)
+        unit[i * t.dim + d] = norm == 0 ? T(0) : static_cast<T>(in[d] / norm);
     }
+    pack_whole(RowsOfB<T>{unit.data, t.dim}, t.dim, rows);
+    pack_whole(ColumnsOfB<T>{unit.data, t.dim}, t.batch, columns);
   }
 };
 
@@ -165,9 +171,9 @@ void margin_begin(const MarginTiles<T>& t, const Policy& policy, const T* x, con
 /// cosines[j,i] of n centres w; their inverse norms are given.
 template <class T>
 void margin_tile_cosines(const MarginTiles<T>& t, std::int64_t n, const T* w, const T* inverse,
-                         const T* unit_columns, T* cosines, T* scratch) {
-  gemm_serial(Transpose::no, Transpose::no, n, t.padded, t.dim, w, t.dim, unit_columns, t.padded,
-              cosines, t.padded, false, scratch);
+                         const PackedB<T>& unit_columns, T* cosines, T* scratch) {
+  gemm_chunk<T>(RowsOfA<T>{w, t.dim}, unit_columns, MatrixC<T>{cosines, t.padded}, 0, n, t.padded,
+                0, t.dim, false, scratch);
   for (std::int64_t j = 0; j < n; ++j) {
     T* row = cosines + j * t.padded;
     const Vector<T> factor(inverse[j]);
@@ -322,24 +328,27 @@ void margin_tile_gradient(const MarginTiles<T>& t, const Policy& policy, std::in
   }
 }
 
-/// From G of n centres: dx_sum += G^T w (if given), dw += G u - along w (if given).
+/// From G of n centres: dw += G u - along w (if given), dx_sum (+)= G^T w (if given). The first
+/// loop reads w and dw from memory in order and leaves them in the cache for the two products.
 template <class T>
 void margin_tile_products(const MarginTiles<T>& t, std::int64_t n, const T* g, const T* along,
-                          const T* unit, const T* w, T* dx_sum, bool first, T* dw, T* scratch) {
+                          const PackedB<T>& unit, const T* w, T* dx_sum, bool first, T* dw,
+                          T* scratch) {
+  if (dw != nullptr) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      const T *in = w + j * t.dim, a = along[j];
+      T* out = dw + j * t.dim;
+      vector_loop<T>(t.dim, [=](auto lane, std::int64_t d) {
+        using V = typename decltype(lane)::type;
+        store_lanes(out + d, V(load_lanes<V>(out + d) - V(a) * load_lanes<V>(in + d)));
+      });
+    }
+    gemm_chunk<T>(RowsOfA<T>{g, t.padded}, unit, MatrixC<T>{dw, t.dim}, 0, n, t.dim, 0, t.batch,
+                  true, scratch);
+  }
   if (dx_sum != nullptr)
     gemm_serial(Transpose::yes, Transpose::no, t.batch, t.dim, n, g, t.padded, w, t.dim, dx_sum,
                 t.dim, !first, scratch);
-  if (dw == nullptr) return;
-  gemm_serial(Transpose::no, Transpose::no, n, t.dim, t.batch, g, t.padded, unit, t.dim, dw, t.dim,
-              true, scratch);
-  for (std::int64_t j = 0; j < n; ++j) {
-    const T *in = w + j * t.dim, a = along[j];
-    T* out = dw + j * t.dim;
-    vector_loop<T>(t.dim, [=](auto lane, std::int64_t d) {
-      using V = typename decltype(lane)::type;
-      store_lanes(out + d, V(load_lanes<V>(out + d) - V(a) * load_lanes<V>(in + d)));
-    });
-  }
 }
 
 /// dx_i (+)= (v_i - (v_i.u_i) u_i) / |x_i| + factor norm_gradient_i u_i with v_i = the sums of all
@@ -404,7 +413,7 @@ void margin_first_pass(Context& ctx, const MarginTiles<T>& t, const Policy& poli
     T* inverse = in.inverse_centres.data + j0;
     T* cosines = stored != nullptr ? stored + j0 * t.padded : scratch.cosines(thread);
     inverse_norms_of_rows(n * t.sub_centers, t.dim, centres, inverse);
-    margin_tile_cosines(t, n * t.sub_centers, centres, inverse, in.columns.data, cosines,
+    margin_tile_cosines(t, n * t.sub_centers, centres, inverse, in.columns, cosines,
                         scratch.gemm(thread));
     margin_local_labels(t, tile, labels, scratch.local(thread));
     const MarginStatistics<T> sums(stats + chunk * 3 * t.padded, t.padded);
@@ -452,7 +461,7 @@ void margin_softmax(Context& ctx, const Policy& policy, std::int64_t batch, std:
     T* cosines = store ? kept + j0 * t.padded : scratch.cosines(thread);
     T *local = scratch.local(thread), *along = scratch.along(thread);
     if (!store)
-      margin_tile_cosines(t, n * t.sub_centers, at, inverse, in.columns.data, cosines,
+      margin_tile_cosines(t, n * t.sub_centers, at, inverse, in.columns, cosines,
                           scratch.gemm(thread));
     margin_local_labels(t, tile, labels, local);
     if (t.sub_centers == 1) {
@@ -465,7 +474,7 @@ void margin_softmax(Context& ctx, const Policy& policy, std::int64_t batch, std:
                                       nullptr);
       margin_tile_split(t, n, g, best, inverse, cosines, along);
     }
-    margin_tile_products(t, n * t.sub_centers, cosines, along, in.unit.data, at,
+    margin_tile_products(t, n * t.sub_centers, cosines, along, in.rows, at,
                          dx == nullptr ? nullptr : dx_sums.data + chunk * batch * dim,
                          tile == chunk * t.tiles_per_chunk, dw == nullptr ? nullptr : dw + j0 * dim,
                          scratch.gemm(thread));
@@ -509,7 +518,7 @@ void margin_logits_of_sub_centres(Context& ctx, const MarginTiles<T>& t, const T
     T *inverse = in.inverse_centres.data + j0, *all = scratch.cosines(thread);
     T* best = scratch.best(thread);
     inverse_norms_of_rows(n * t.sub_centers, t.dim, w + j0 * t.dim, inverse);
-    margin_tile_cosines(t, n * t.sub_centers, w + j0 * t.dim, inverse, in.columns.data, all,
+    margin_tile_cosines(t, n * t.sub_centers, w + j0 * t.dim, inverse, in.columns, all,
                         scratch.gemm(thread));
     margin_tile_best(t, n, all, best);
     for (std::int64_t i = 0; i < t.batch; ++i)
@@ -603,7 +612,7 @@ void margin_logits_backward(Context& ctx, const Policy& policy, std::int64_t bat
     T *inverse = in.inverse_centres.data + j0, *cosines = scratch.cosines(thread);
     T* along = scratch.along(thread);
     inverse_norms_of_rows(n * t.sub_centers, dim, w + j0 * dim, inverse);
-    margin_tile_cosines(t, n * t.sub_centers, w + j0 * dim, inverse, in.columns.data, cosines,
+    margin_tile_cosines(t, n * t.sub_centers, w + j0 * dim, inverse, in.columns, cosines,
                         scratch.gemm(thread));
     if (t.sub_centers == 1) {
       margin_tile_chain(t, policy, first, n, dlogits, labels, rows, inverse, cosines, cosines,
@@ -615,7 +624,7 @@ void margin_logits_backward(Context& ctx, const Policy& policy, std::int64_t bat
                                    nullptr);
       margin_tile_split(t, n, g, best, inverse, cosines, along);
     }
-    margin_tile_products(t, n * t.sub_centers, cosines, along, in.unit.data, w + j0 * dim,
+    margin_tile_products(t, n * t.sub_centers, cosines, along, in.rows, w + j0 * dim,
                          dx_sums.data + chunk * batch * dim, tile == chunk * t.tiles_per_chunk,
                          dw == nullptr ? nullptr : dw + j0 * dim, scratch.gemm(thread));
   });
