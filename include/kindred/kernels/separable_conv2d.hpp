@@ -35,9 +35,10 @@ void separable_conv2d_forward(Context& ctx, const Conv2dGeometry& depthwise, In<
   check("shift", between.shift.shape, {e.channels});
   check("scale of the pointwise", after.scale.shape, {out});
   check("shift of the pointwise", after.shift.shape, {out});
-  for (const Activation activation : {between.activation, after.activation})
-    dispatch_activation(activation,
-                        [](auto) {});  // refuses an unknown one before the threads start
+  // Refuses an unknown one before the threads start.
+  const auto refuse_unknown = [](Activation a) { dispatch_activation(a, [](auto) {}); };
+  refuse_unknown(between.activation);
+  refuse_unknown(after.activation);
   separable_conv2d_forward(ctx, e, out, x.data, w.data, between.scale.data, between.shift.data,
                            between.activation, packed, after.scale.data, after.shift.data,
                            after.activation, y.data);
