@@ -1,0 +1,8 @@
+// expects: loss::Mined needs a loss that leaves the choice of pairs to a miner
+#include <kindred/loss/mined.hpp>
+#include <kindred/loss/proxy_anchor_loss.hpp>
+#include <kindred/miner/batch_hard_miner.hpp>
+
+static_assert(
+    sizeof(kindred::loss::Mined<kindred::miner::BatchHardMiner, kindred::loss::ProxyAnchorLoss>) >
+    0);
