@@ -127,13 +127,18 @@ KINDRED_PARITY(exclusions) {
 }
 
 KINDRED_PARITY(blocks) {
-  // 16 rows is the least that a block has.
   std::vector<std::int64_t> steps;
   record(side, "blocks", whole_items(37, 4, 13), whole_items(50, 4, 14), 6,
          {.normalize = false, .block_bytes = 1, .progress = [&](std::int64_t done, std::int64_t) {
             steps.push_back(done);
           }});
-  side.check(steps == std::vector<std::int64_t>{16, 32, 37}, "progress");
+  // On the device 16 rows is the least that a block has; the CPU's blocks are of another size.
+#ifdef KINDRED_CPU_SIDE
+  const std::vector<std::int64_t> expected{37};
+#else
+  const std::vector<std::int64_t> expected{16, 32, 37};
+#endif
+  side.check(steps == expected, "progress");
 }
 
 KINDRED_PARITY(errors) {
