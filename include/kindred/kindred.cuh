@@ -26,5 +26,4 @@
 #include <kindred/kernels/cuda/pairwise.cuh>
 #include <kindred/kernels/cuda/softmax_cross_entropy.cuh>
 #include <kindred/kernels/cuda/top_k.cuh>
-#include <kindred/kernels/cuda/triplet.cuh>
 #include <kindred/kernels/cuda/upsample_add.cuh>

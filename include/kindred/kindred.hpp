@@ -30,5 +30,4 @@
 #include <kindred/kernels/cpu/pair_rows.hpp>
 #include <kindred/kernels/cpu/pairwise.hpp>
 #include <kindred/kernels/cpu/softmax_cross_entropy.hpp>
-#include <kindred/kernels/cpu/triplet.hpp>
 #include <kindred/kernels/cpu/upsample_add.hpp>

@@ -6,19 +6,16 @@
 #include <kindred/kernels/pair_rows.hpp>
 #include <kindred/kernels/pairwise.hpp>
 #include <kindred/kernels/softmax_cross_entropy.hpp>
-#include <kindred/kernels/triplet.hpp>
 #ifdef KINDRED_CPU_SIDE
 #include <kindred/kernels/cpu/l2_normalize.hpp>
 #include <kindred/kernels/cpu/pair_rows.hpp>
 #include <kindred/kernels/cpu/pairwise.hpp>
 #include <kindred/kernels/cpu/softmax_cross_entropy.hpp>
-#include <kindred/kernels/cpu/triplet.hpp>
 #else
 #include <kindred/kernels/cuda/l2_normalize.cuh>
 #include <kindred/kernels/cuda/pair_rows.cuh>
 #include <kindred/kernels/cuda/pairwise.cuh>
 #include <kindred/kernels/cuda/softmax_cross_entropy.cuh>
-#include <kindred/kernels/cuda/triplet.cuh>
 #endif
 
 #include "cuda/support.hpp"
@@ -178,26 +175,6 @@ KINDRED_PARITY(pairwise) {
       side.record("distances " + name, d2);
       side.record("gradient by distances " + name, dx, side.template tolerance<T>(2e-5));
       side.record("gradient by the gram matrix " + name, dx_gram, side.template tolerance<T>(2e-5));
-    }
-}
-
-KINDRED_PARITY(triplet) {
-  for (const std::int64_t batch : sizes)
-    for (const std::int64_t classes : {std::int64_t{1}, std::int64_t{6}, 10 * batch}) {
-      const Shape square{batch, batch};
-      auto values = coarse_values<T>(square.size(), 5);
-      for (T& v : values) v = std::max(T(1e-12), v * v);
-      const auto d2 = side.input(values, square);
-      const auto labels = side.input(random_labels(batch, classes, 6), {batch});
-      const auto loss = side.template output<T>({1}), active = side.template output<T>({1});
-      const auto c = side.template output<T>(square);
-      side.run([&] {
-        kernels::batch_hard_triplet(side.ctx, d2, labels.data, T(0.3), T(0.7), loss, active, c);
-      });
-      const auto name = text(batch, " of ", classes);
-      side.record("loss " + name, loss);
-      side.record("active " + name, active, 0);
-      side.record("coefficients " + name, c);
     }
 }
 

@@ -14,6 +14,7 @@
 #include <kindred/loss/tri_hard_loss.hpp>
 #include <kindred/loss/triplet_angular_margin_loss.hpp>
 #include <kindred/loss/triplet_loss.hpp>
+#include <kindred/loss/triplet_loss_v2.hpp>
 
 #include "support/loss_check.hpp"
 
@@ -67,6 +68,8 @@ using NeedPairs =
 
 TEST_CASE("pair losses: the gradient is the derivative") {
   check_gradient<loss::TripletLoss>({.weight = 0.7, .margin = 3});
+  check_gradient<loss::TripletLossV2>({.weight = 0.7, .margin = 1.1});
+  check_gradient<loss::TripletLossV2>({.weight = 0.7, .margin = 3, .normalize_feature = false});
   check_gradient<loss::TriHardLoss>({.weight = 0.7, .margin = 1.3});
   check_gradient<loss::MSMLoss>({.weight = 0.7, .margin = 0.4});
   check_gradient<loss::EmlLoss>({.weight = 0.7});
@@ -104,6 +107,9 @@ TEST_CASE("pair losses: batches without pairs are defined") {
   const LossCase<double> one_class{5, random_values<double>(20, 3), {3, 3, 3, 3}};
   LossBench<loss::TripletLoss, double> triplet({});
   CHECK(triplet(one_class) == 0);
+  LossBench<loss::TripletLossV2, double> second({});
+  CHECK(second(one_class) == 0);
+  CHECK(second({5, {1, 2, 3, 4, 5}, {3}}) == 0);
   LossBench<loss::TripletAngularMarginLoss, double> angular({.add_absolute = true});
   CHECK(angular(one_class) == 0);
   // SupConLoss compares with all other rows, positives too.
@@ -121,6 +127,35 @@ TEST_CASE("pair losses: batches without pairs are defined") {
   LossBench<loss::MultiSimilarityLoss, double> similarity({});
   CHECK(similarity(single) == 0);
   CHECK(similarity.active() == 0);
+}
+
+TEST_CASE("TripletLossV2: known values") {
+  // Points 0, 1 (class 5) and 3, 4.5 (class 9) on a line. The farthest positives are 1, 1, 1.5, 1.5
+  // away, the nearest negatives 3, 2, 2, 3.5; with margin 1.2 the rows lose 0, 0.2, 0.7, 0.
+  using Bench = LossBench<loss::TripletLossV2, double>;
+  const LossCase<double> line{1, {0, 1, 3, 4.5}, {5, 5, 9, 9}};
+  Bench wide({.margin = 1.2, .normalize_feature = false});
+  CHECK(wide(line) == Approx((0.2 + 0.7) / 4));
+  CHECK(wide.active() == 2);
+  // Row 1 pulls 0 and 1 together and pushes 1 from 3; row 2 does so with 3, 4.5 and 1.
+  const double expected[] = {-0.25, 0.75, -0.75, 0.25};
+  for (std::size_t i = 0; i < 4; ++i) CHECK(wide.dfeatures[i] == Approx(expected[i]));
+
+  Bench narrow({.margin = 0.4, .normalize_feature = false});
+  CHECK(narrow(line, 0.5) == 0);
+  CHECK(narrow.active() == 0);
+  CHECK(all_equal(narrow.dfeatures, 0.5));
+
+  // All features equal: the distances are clipped, so the margin is left, and no gradient.
+  Bench collapsed({.normalize_feature = false});
+  CHECK(collapsed({1, {2, 2, 2, 2}, {1, 1, 2, 2}}, 0.5) == Approx(0.5));
+  CHECK(collapsed.active() == 4);
+  CHECK(all_equal(collapsed.dfeatures, 0.5));
+
+  // Corners of squares: of equal distances the first index counts. Row 0 pulls at row 1, not at 2.
+  Bench ties({.margin = 5, .normalize_feature = false});
+  ties({2, {0, 0, 1, 0, -1, 0, 0, 1}, {1, 1, 1, 2}});
+  CHECK(ties.dfeatures[2] > -ties.dfeatures[4]);
 }
 
 TEST_CASE("pair losses: settings out of range are refused") {

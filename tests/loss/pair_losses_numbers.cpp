@@ -15,6 +15,7 @@
 #include <kindred/loss/tri_hard_loss.hpp>
 #include <kindred/loss/triplet_angular_margin_loss.hpp>
 #include <kindred/loss/triplet_loss.hpp>
+#include <kindred/loss/triplet_loss_v2.hpp>
 
 #include "support/loss_check.hpp"
 
@@ -55,10 +56,10 @@ void for_each(List<L...>, F&& f) {
   (f(static_cast<L*>(nullptr)), ...);
 }
 using All =
-    List<loss::CircleLoss, loss::TripletLoss, loss::TriHardLoss, loss::MSMLoss, loss::EmlLoss,
-         loss::NpairsLoss, loss::ContrastiveLoss, loss::MultiSimilarityLoss, loss::SupConLoss,
-         loss::NTXentLoss, loss::PairwiseCosface, loss::LiftedStructureLoss, loss::AngularLoss,
-         loss::MarginLoss, loss::TripletAngularMarginLoss>;
+    List<loss::CircleLoss, loss::TripletLoss, loss::TripletLossV2, loss::TriHardLoss, loss::MSMLoss,
+         loss::EmlLoss, loss::NpairsLoss, loss::ContrastiveLoss, loss::MultiSimilarityLoss,
+         loss::SupConLoss, loss::NTXentLoss, loss::PairwiseCosface, loss::LiftedStructureLoss,
+         loss::AngularLoss, loss::MarginLoss, loss::TripletAngularMarginLoss>;
 
 }  // namespace
 

@@ -57,8 +57,9 @@ class DKDLoss : public DistillationLoss<DKDLoss> {
       const T *s = all.student_row(i), *t = all.teacher_row(i);
       const std::int64_t n = all.columns;
       const auto every = [](std::int64_t) { return true; };
-      const std::int64_t y =
-          by_teacher ? group.argmax(n, every, [&](std::int64_t j) { return t[j]; }) : all.labels[i];
+      const std::int64_t y = by_teacher
+                                 ? group.argmax(n, every, [&](std::int64_t j) { return t[j]; })
+                                 : class_index(all.labels[i], n);
       const auto rest = [&](std::int64_t j) { return j != y; };
       const auto zs = [&](std::int64_t j) { return s[j] / temperature; };
       const auto zt = [&](std::int64_t j) { return t[j] / temperature; };
