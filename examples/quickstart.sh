@@ -15,23 +15,25 @@ this machine, trains a network on some of them, and tests it on characters it ha
   --epochs N       passes over the training set                        [as in the YAML file]
   --scale S        width of PPLCNet: 0.25, 0.35, 0.5, 0.75, 1.0 to 2.5 [as in the YAML file]
   --size PX        side of the images in pixels                        [64]
+  --device D       cpu, or cuda where there are nvcc and an NVIDIA GPU  [cpu]
   --seed N         chooses characters, first weights and batches       [42]
   --build-dir DIR  where to build                                      [build]
   --out DIR        where data, checkpoints and the report go           [BUILD/quickstart]
 HELP
 }
 
-characters=3000 epochs='' scale='' size=64 seed=42 build=build out=''
+characters=3000 epochs='' scale='' size=64 device=cpu seed=42 build=build out=''
 while (($#)); do
   case $1 in
     --help | -h) usage; exit 0 ;;
-    --characters | --epochs | --scale | --size | --seed | --build-dir | --out)
+    --characters | --epochs | --scale | --size | --device | --seed | --build-dir | --out)
       if (($# < 2)); then echo "quickstart.sh: $1 needs a value" >&2; exit 2; fi
       case $1 in
         --characters) characters=$2 ;;
         --epochs) epochs=$2 ;;
         --scale) scale=$2 ;;
         --size) size=$2 ;;
+        --device) device=$2 ;;
         --seed) seed=$2 ;;
         --build-dir) build=$2 ;;
         --out) out=$2 ;;
@@ -40,6 +42,11 @@ while (($#)); do
     *) echo "quickstart.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
   esac
 done
+case $device in
+  cpu) rec=rec ;;
+  cuda | gpu) rec=rec_cuda ;;
+  *) echo "quickstart.sh: --device is $device, but must be cpu or cuda" >&2; exit 2 ;;
+esac
 out=${out:-$build/quickstart}
 programs=$build/examples
 
@@ -63,12 +70,16 @@ configure() {
     if command -v ninja >/dev/null; then options+=(-G Ninja); fi
   fi
   cmake -S . -B "$build" -DKINDRED_EXAMPLES=ON "${options[@]}"
+  if [[ $rec == rec_cuda ]] && ! grep -q '^CMAKE_CUDA_COMPILER:' "$build/CMakeCache.txt"; then
+    echo "quickstart.sh: --device cuda needs nvcc, which was not found; put it in PATH" >&2
+    exit 1
+  fi
 }
 
 printf '== Packages\n'
 bash cmake/install_packages.sh build fonts
 step "Configure" configure
-step "Build" cmake --build "$build" --parallel "$(nproc)" --target render_glyphs rec report
+step "Build" cmake --build "$build" --parallel "$(nproc)" --target render_glyphs "$rec" report
 step "Draw the characters" "$programs/render_glyphs" --out "$out/data" \
   --characters "$characters" --size "$size" --seed "$seed" --distortion 1
 
@@ -81,6 +92,7 @@ test=$(classes "$out/data/test_list.txt")
 # formats stand in examples/quickstart/report.cpp.
 config=(-c examples/configs/quickstart.yaml
   -o "Global.output_dir=$out/run"
+  -o "Global.device=$device"
   -o "Global.seed=$seed"
   -o "Global.image_shape=[3, $size, $size]"
   -o "Arch.Head.class_num=$train"
@@ -93,12 +105,12 @@ config=(-c examples/configs/quickstart.yaml
 if [[ -n $epochs ]]; then config+=(-o "Global.epochs=$epochs"); fi
 if [[ -n $scale ]]; then config+=(-o "Arch.Backbone.scale=$scale"); fi
 
-step "Train" "$programs/rec" train "${config[@]}"
-step "Compare with raw pixels and the untrained network" "$programs/rec" compare "${config[@]}"
+step "Train" "$programs/$rec" train "${config[@]}"
+step "Compare with raw pixels and the untrained network" "$programs/$rec" compare "${config[@]}"
 step "Extract the features of the test set" \
-  "$programs/rec" extract "${config[@]}" --out "$out/test_features.npy"
+  "$programs/$rec" extract "${config[@]}" --out "$out/test_features.npy"
 read -r image _ <"$out/data/test_list.txt"
-step "Answer a query" "$programs/rec" query "${config[@]}" \
+step "Answer a query" "$programs/$rec" query "${config[@]}" \
   --features "$out/test_features.npy" --image "$out/data/$image"
 # ----------------------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ double queries_per_second(const kindred::eval::CodeSet& query,
 }  // namespace
 
 void codes(const Options& options) {
-  const kindred::config::Experiment experiment(options.config, options.overrides);
+  const Experiment experiment(options.config, options.overrides);
   const auto how = experiment.binarization();
   if (!how)
     throw kindred::ConfigError(

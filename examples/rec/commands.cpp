@@ -12,7 +12,7 @@
 namespace rec {
 
 void train(const Options& options) {
-  const kindred::config::Experiment experiment(options.config, options.overrides);
+  const Experiment experiment(options.config, options.overrides);
   Model model = experiment.make_model();
   fmt::print("{} parameters, {} features, {} classes, {} logits matrix\n",
              model.parameters().trainable_count(), model.feature_size(), model.class_num(),
@@ -25,7 +25,7 @@ void train(const Options& options) {
 }
 
 void evaluate(const Options& options) {
-  const kindred::config::Experiment experiment(options.config, options.overrides);
+  const Experiment experiment(options.config, options.overrides);
   const Model model = trained_model(experiment, options);
   auto evaluation = experiment.evaluation();
   auto session = model.session();
@@ -35,7 +35,7 @@ void evaluate(const Options& options) {
 }
 
 void extract(const Options& options) {
-  const kindred::config::Experiment experiment(options.config, options.overrides);
+  const Experiment experiment(options.config, options.overrides);
   const Model model = trained_model(experiment, options);
   auto evaluation = experiment.evaluation();
   auto session = model.session();
@@ -58,7 +58,7 @@ void extract(const Options& options) {
 }
 
 void query(const Options& options) {
-  const kindred::config::Experiment experiment(options.config, options.overrides);
+  const Experiment experiment(options.config, options.overrides);
   const Model model = trained_model(experiment, options);
   const auto gallery = kindred::io::read_npy<float>(options.features);
   auto names = options.features;

@@ -19,7 +19,7 @@
 namespace rec {
 namespace {
 
-using Evaluation = kindred::config::Experiment::Evaluation;
+using Evaluation = Experiment::Evaluation;
 using Json = nlohmann::ordered_json;
 
 /// The grey pixels of an image, less their mean, as its feature: the least that a network must
@@ -55,8 +55,7 @@ kindred::eval::RetrievalResult add_row(Json& rows, const char* name, Evaluation&
   auto result = evaluation(features, print_progress);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   Json row = {{"name", name}};
-  for (const auto& metric : kindred::config::Experiment::metrics(result))
-    row[metric.name] = metric.value;
+  for (const auto& metric : Experiment::metrics(result)) row[metric.name] = metric.value;
   row["seconds"] = seconds.count();
   rows.push_back(row);
   return result;
@@ -136,7 +135,7 @@ Json rankings(Evaluation& evaluation, const kindred::eval::RetrievalResult& resu
 }  // namespace
 
 void compare(const Options& options) {
-  const kindred::config::Experiment experiment(options.config, options.overrides);
+  const Experiment experiment(options.config, options.overrides);
   const Model untrained = experiment.make_model();
   const Model trained = trained_model(experiment, options);
   auto evaluation = experiment.evaluation();

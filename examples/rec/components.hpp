@@ -1,13 +1,14 @@
 #pragma once
 // The components are compiled once, in components_*.cpp; to be included before the configuration.
 
-#include <kindred/kindred.hpp>
 #include <kindred/model/any.hpp>
 
+#include "device.hpp"
+
 namespace rec {
-using AnyLayer = kindred::any::Layer<kindred::cpu::Context, float>;
-using AnyHead = kindred::any::Head<kindred::cpu::Context, float>;
-using AnyLosses = kindred::any::Losses<kindred::cpu::Context, float>;
+using AnyLayer = kindred::any::Layer<Device::Context, float>;
+using AnyHead = kindred::any::Head<Device::Context, float>;
+using AnyLosses = kindred::any::Losses<Device::Context, float>;
 }  // namespace rec
 
 // `extern template` everywhere but in the one file that holds the code of the group.

@@ -1,1 +1,7 @@
-#include <kindred/config/heads.hpp>
+#include "device.hpp"
+// After device.hpp:
+#include <kindred/config/head_entries.hpp>
+
+namespace rec {
+[[maybe_unused]] static const bool heads_registered = kindred::config::register_heads<Device>();
+}

@@ -66,6 +66,7 @@ int main(int argc, char** argv) {
       ->add_option("--items", options.items, "codes of the timed search, repeated from the gallery")
       ->capture_default_str()
       ->check(CLI::Range(1, 100'000'000));
+#ifndef REC_CUDA
   CLI::App* methods = command(
       "methods", "Train many heads and losses for the same time; write one table and one plot",
       rec::methods);
@@ -80,6 +81,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 100));
   methods->add_option("--out", options.out, "folder for methods.md, methods.svg and the runs")
       ->required();
+#endif
 
   try {
     app.parse(argc, argv);

@@ -13,13 +13,13 @@
 
 namespace rec {
 
-using Model = kindred::config::Model;
+using Experiment = kindred::config::BasicExperiment<Device>;
+using Model = Experiment::Model;
 
-inline Model trained_model(const kindred::config::Experiment& experiment, const Options& options) {
+inline Model trained_model(const Experiment& experiment, const Options& options) {
   Model model = experiment.make_model();
-  kindred::config::Experiment::load(model, options.weights.empty()
-                                               ? experiment.output() / "latest.safetensors"
-                                               : options.weights);
+  Experiment::load(model, options.weights.empty() ? experiment.output() / "latest.safetensors"
+                                                  : options.weights);
   return model;
 }
 

@@ -246,7 +246,9 @@ TEST_CASE("experiment: PaddleClas' GeneralRecognition_PPLCNet_x2_5 is read as it
 TEST_CASE("experiment: what is not here is refused with the key's name") {
   CHECK_THROWS_WITH(experiment({}),  // the file as it is: it wants a GPU and a download
                     ContainsSubstring("Arch.Backbone.pretrained: nothing is downloaded"));
-  CHECK_THAT(refused("Global.device=gpu"), ContainsSubstring("Global.device: only \"cpu\""));
+  CHECK_THAT(refused("Global.device=gpu"),
+             ContainsSubstring("Global.device is cuda, but this program computes on cpu"));
+  CHECK_THAT(refused("Global.device=cud"), ContainsSubstring("neither cpu nor cuda"));
   CHECK_THAT(refused("AMP.use_amp=True"), ContainsSubstring("set AMP.use_amp to False"));
   CHECK_THAT(refused("Global.use_dali=True"), ContainsSubstring("Global.use_dali: only False"));
   CHECK_THAT(refused("Global.epoch=7"),

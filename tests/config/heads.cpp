@@ -111,8 +111,9 @@ TEST_CASE("YAML: every margin head has the bits of the composed one, each settin
                                 {"margin: 0.2", "scale: 20", "t_alpha: 0.5"});
   check<head::ElasticMargin>({.margin = 0.2, .sigma = 0.1, .scale = 20, .form = MarginForm::cosine},
                              {"margin: 0.2", "sigma: 0.1", "scale: 20", "form: cosine"});
-  check<head::MagMargin>({.l_a = 2, .u_a = 90, .l_margin = 0.1, .u_margin = 0.6, .scale = 20},
-                         {"l_a: 2", "u_a: 90", "l_margin: 0.1", "u_margin: 0.6", "scale: 20"});
+  check<head::MagMargin>(
+      {.l_a = 2, .u_a = 90, .l_margin = 0.1, .u_margin = 0.6, .scale = 20, .easy_margin = true},
+      {"l_a: 2", "u_a: 90", "l_margin: 0.1", "u_margin: 0.6", "scale: 20", "easy_margin: true"});
   check<head::NormFace>({.scale = 30}, {"scale: 30"});
   check<head::SphereFace>({.margin = 2, .scale = 20, .gradient = GradientMode::straight_through},
                           {"margin: 2", "scale: 20", "gradient: straight_through"});

@@ -33,8 +33,8 @@ const std::vector<std::int64_t> labels{0, 0, 1, 1, 2, 2};  // as grouped batches
 
 TEST_CASE("YAML models: every loss trains one step") {
   const auto images = random_values<float>(6 * 32 * 32 * 3, 1);
-  REQUIRE(config::detail::loss_registry().size() >= 33);
-  for (const auto& [name, add] : config::detail::loss_registry()) {
+  REQUIRE(config::detail::loss_registry<Cpu>().size() >= 33);
+  for (const auto& [name, add] : config::detail::loss_registry<Cpu>()) {
     INFO(name);
     std::string settings = "weight: 0.5";
     if (name.starts_with("Proxy") || name == "SoftTripleLoss" || name == "CSQLoss" ||
@@ -87,5 +87,5 @@ TEST_CASE("YAML models: a program's own loss is registered under its name") {
   model.loss().describe(&report);
   CHECK(report.weight == 0.25);
   CHECK_THROWS_WITH(model_with("\n    - Mine: {strenght: 0.25}"), ContainsSubstring("strength"));
-  config::detail::loss_registry().erase("Mine");
+  config::detail::loss_registry<Cpu>().erase("Mine");
 }

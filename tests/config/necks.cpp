@@ -11,7 +11,8 @@ using namespace kindred::test;
 namespace {
 
 AnyLayer::Config read(const std::string& settings, std::int64_t width = 6) {
-  return config::detail::neck(Section(YAML::Load("{" + settings + "}"), "Arch.Neck"), width);
+  return config::detail::ModelReader<Cpu>::neck(
+      Section(YAML::Load("{" + settings + "}"), "Arch.Neck"), width);
 }
 
 std::string refused(const std::string& settings) {

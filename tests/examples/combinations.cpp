@@ -58,7 +58,7 @@ std::set<std::string> heads() {
 }
 std::set<std::string> losses() {
   std::set<std::string> all{"CELoss", "TripletLossV2"};
-  for (const auto& [name, add] : config::detail::loss_registry()) all.insert(name);
+  for (const auto& [name, add] : config::detail::loss_registry<Cpu>()) all.insert(name);
   return all;
 }
 

@@ -176,9 +176,11 @@ enum class Purpose { train, evaluate };
 
 /// One part of DataLoader: dataset {name, image_root, cls_label_path, transform_ops}, sampler
 /// {name, batch_size, ...}, loader {num_workers, prefetch, cache_bytes}. `image` is
-/// Global.image_shape. Throws ConfigError that names the key, FileError and DataError of the list.
+/// Global.image_shape, `allocate` makes the memory of batches. Throws ConfigError that names the
+/// key, FileError and DataError of the list.
 inline std::unique_ptr<data::Loader> loader(const Section& s, data::ImageSize image, Seed seed,
-                                            Purpose purpose) {
+                                            Purpose purpose,
+                                            decltype(data::LoaderConfig::allocate) allocate) {
   const Section dataset = s.section("dataset");
   data::ImageList list = detail::image_list(dataset);
   std::vector<data::Transform> ops = detail::transforms(dataset);
@@ -187,6 +189,7 @@ inline std::unique_ptr<data::Loader> loader(const Section& s, data::ImageSize im
   data::Sampler sampler = detail::sampler(sampling);
   sampling.finish();
   data::LoaderConfig config;
+  config.allocate = allocate;
   config.on_unreadable =
       purpose == Purpose::train ? data::OnUnreadable::replace : data::OnUnreadable::drop;
   if (s.has("loader")) {

@@ -23,13 +23,17 @@
 namespace kindred::config {
 
 /// Model, data and training that a file describes. Sections as in PaddleClas: Global, Arch, Loss,
-/// Optimizer, EMA, DataLoader, Metric.
-class Experiment {
+/// Optimizer, EMA, DataLoader, Metric. The model computes on Device: Cpu, or Cuda in a file that
+/// includes kindred.cuh before this header.
+template <class Device = Cpu>
+class BasicExperiment {
  public:
+  using Model = ModelOn<Device>;
+
   /// Reads and checks the whole file. Throws ConfigError that names the key, with the fix.
-  Experiment(const std::filesystem::path& file, const std::vector<std::string>& overrides)
+  BasicExperiment(const std::filesystem::path& file, const std::vector<std::string>& overrides)
       : root_(Section::load(file, overrides)),
-        model_config_(config::model(root_)),
+        model_config_(config::model<Device>(root_)),
         pretrained_(config::pretrained(root_)) {
     read_global(root_.section("Global"));
     if (root_.has("Optimizer")) groups_ = optimizers(root_);
@@ -70,7 +74,8 @@ class Experiment {
   }
 
   std::unique_ptr<data::Loader> train_loader() const {
-    return loader(root_.section("DataLoader").section("Train"), image_, seed_, Purpose::train);
+    return loader(root_.section("DataLoader").section("Train"), image_, seed_, Purpose::train,
+                  &Device::allocate_results);
   }
 
   /// How features are compared: Metric.Eval, and of Global feature_normalize, feature_binarize and
@@ -85,10 +90,11 @@ class Experiment {
   /// The evaluation loaders, made once and used for every evaluation.
   class Evaluation {
    public:
-    Evaluation(const Experiment& experiment) : metrics_(experiment.metrics_) {
+    Evaluation(const BasicExperiment& experiment) : metrics_(experiment.metrics_) {
       const Section eval = experiment.root_.section("DataLoader").section("Eval");
       const auto make = [&](const Section& s) {
-        return loader(s, experiment.image_, experiment.seed_, Purpose::evaluate);
+        return loader(s, experiment.image_, experiment.seed_, Purpose::evaluate,
+                      &Device::allocate_results);
       };
       if (eval.has("Query") && eval.has("Gallery")) {
         query_ = make(eval.section("Query"));
@@ -221,13 +227,27 @@ class Experiment {
     for (const char* key : {"device", "use_visualdl", "save_inference_dir", "checkpoints",
                             "pretrained_model", "eval_mode", "retrieval_feature_from"})
       s.accept(key);
-    for (const auto& [key, only] : {std::pair("device", "cpu"), std::pair("eval_mode", "retrieval"),
-                                    std::pair("retrieval_feature_from", "features")})
+    check_device(s);
+    for (const auto& [key, only] :
+         {std::pair("eval_mode", "retrieval"), std::pair("retrieval_feature_from", "features")})
       if (s.has(key) && s.get<std::string>(key) != only)
         throw ConfigError(text("Global.", key, ": only \"", only, "\" is there"));
     for (const char* key : {"use_dali", "to_static"})
       if (s.get(key, false)) throw ConfigError(text("Global.", key, ": only False is there"));
     s.finish();
+  }
+  /// The device is a matter of the program; a file that asks for another is not run on this one.
+  static void check_device(const Section& s) {
+    auto device = s.get<std::string>("device", Device::name);
+    if (device == "gpu") device = "cuda";  // PaddleClas' word
+    if (device == Device::name) return;
+    if (device != "cpu" && device != "cuda")
+      throw ConfigError(text("Global.device: \"", device, "\" is neither cpu nor cuda (gpu)"));
+    throw ConfigError(text("Global.device is ", device, ", but this program computes on ",
+                           Device::name, "; use ",
+                           device == "cpu" ? "Experiment (of the examples: rec)"
+                                           : "BasicExperiment<Cuda> (of the examples: rec_cuda, "
+                                             "which is built where nvcc is found)"));
   }
   void read_comparison(const Section& s) {
     metrics_.normalize = s.get("feature_normalize", true);
@@ -266,7 +286,7 @@ class Experiment {
   }
 
   Section root_;
-  Model::Config model_config_;
+  typename Model::Config model_config_;
   std::string pretrained_;
   FitOptions<Model> options_;
   std::vector<train::ParameterGroup<>> groups_;
@@ -275,5 +295,7 @@ class Experiment {
   Seed seed_;
   Metrics metrics_;
 };
+
+using Experiment = BasicExperiment<>;
 
 }  // namespace kindred::config

@@ -14,10 +14,14 @@
 
 namespace kindred::config {
 
-using AnyHead = any::Head<cpu::Context, float>;
+template <class Device>
+using AnyHeadOn = any::Head<typename Device::Context, float>;
+using AnyHead = AnyHeadOn<Cpu>;
 
 /// Reads the settings of one head, all but unknown keys.
-using MakeHead = std::function<AnyHead::Config(const Section&)>;
+template <class Device>
+using MakeHeadOn = std::function<typename AnyHeadOn<Device>::Config(const Section&)>;
+using MakeHead = MakeHeadOn<Cpu>;
 
 namespace detail {
 
@@ -33,25 +37,28 @@ E named(const Section& s, const std::string& key, E fallback, std::initializer_l
   throw ConfigError(text(s.where(key), ": \"", name, "\" is none of ", all));
 }
 
-inline std::map<std::string, MakeHead>& head_registry() {
-  static std::map<std::string, MakeHead> heads;
+template <class Device = Cpu>
+std::map<std::string, MakeHeadOn<Device>>& head_registry() {
+  static std::map<std::string, MakeHeadOn<Device>> heads;
   return heads;
 }
 
 }  // namespace detail
 
-/// Makes a head known to Arch.Head under `name`; the library's own are registered by
+/// Makes a head known to Arch.Head under `name`, on one device; the library's own are registered by
 /// config/heads.hpp. A later head of the same name replaces the earlier one. To be called before
 /// files are read, from one thread.
-inline void register_head(const std::string& name, MakeHead make) {
-  detail::head_registry()[name] = std::move(make);
+template <class Device = Cpu>
+void register_head(const std::string& name, MakeHeadOn<Device> make) {
+  detail::head_registry<Device>()[name] = std::move(make);
 }
 
 /// The registered head `name` with the settings `s`. Throws ConfigError that lists the registered
 /// names and `built_in` if there is none.
-inline AnyHead::Config registered_head(const std::string& name, const Section& s,
-                                       std::set<std::string> built_in = {}) {
-  const auto& registry = detail::head_registry();
+template <class Device = Cpu>
+typename AnyHeadOn<Device>::Config registered_head(const std::string& name, const Section& s,
+                                                   std::set<std::string> built_in = {}) {
+  const auto& registry = detail::head_registry<Device>();
   const auto found = registry.find(name);
   if (found != registry.end()) return found->second(s);
   for (const auto& [known, make] : registry) built_in.insert(known);

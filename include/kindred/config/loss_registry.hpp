@@ -13,15 +13,20 @@
 
 namespace kindred::config {
 
-using AnyLosses = any::Losses<cpu::Context, float>;
+template <class Device>
+using AnyLossesOn = any::Losses<typename Device::Context, float>;
+using AnyLosses = AnyLossesOn<Cpu>;
 
 /// Reads the settings of one loss, all but unknown keys, and adds it to a model's.
-using AddLoss = std::function<void(AnyLosses::Config&, const Section&)>;
+template <class Device>
+using AddLossOn = std::function<void(typename AnyLossesOn<Device>::Config&, const Section&)>;
+using AddLoss = AddLossOn<Cpu>;
 
 namespace detail {
 
-inline std::map<std::string, AddLoss>& loss_registry() {
-  static std::map<std::string, AddLoss> losses;
+template <class Device = Cpu>
+std::map<std::string, AddLossOn<Device>>& loss_registry() {
+  static std::map<std::string, AddLossOn<Device>> losses;
   return losses;
 }
 
@@ -35,18 +40,20 @@ inline loss::FeatureFrom feature_from(const Section& s) {
 
 }  // namespace detail
 
-/// Makes a loss known to Loss.Train under `name`; the library's own on features are registered by
-/// config/losses.hpp. A later loss of the same name replaces the earlier one. To be called before
-/// files are read, from one thread.
-inline void register_loss(const std::string& name, AddLoss add) {
-  detail::loss_registry()[name] = std::move(add);
+/// Makes a loss known to Loss.Train under `name`, on one device; the library's own on features are
+/// registered by config/losses.hpp. A later loss of the same name replaces the earlier one. To be
+/// called before files are read, from one thread.
+template <class Device = Cpu>
+void register_loss(const std::string& name, AddLossOn<Device> add) {
+  detail::loss_registry<Device>()[name] = std::move(add);
 }
 
 /// Adds the registered loss `name` with the settings `s`. Throws ConfigError that lists the
 /// registered names and `built_in` if there is none.
-inline void add_registered_loss(AnyLosses::Config& losses, const std::string& name,
-                                const Section& s, std::set<std::string> built_in = {}) {
-  const auto& registry = detail::loss_registry();
+template <class Device = Cpu>
+void add_registered_loss(typename AnyLossesOn<Device>::Config& losses, const std::string& name,
+                         const Section& s, std::set<std::string> built_in = {}) {
+  const auto& registry = detail::loss_registry<Device>();
   const auto found = registry.find(name);
   if (found != registry.end()) return found->second(losses, s);
   for (const auto& [known, add] : registry) built_in.insert(known);

@@ -16,9 +16,14 @@
 
 namespace kindred::config {
 
-using AnyLayer = any::Layer<cpu::Context, float>;
+template <class Device>
+using AnyLayerOn = any::Layer<typename Device::Context, float>;
+using AnyLayer = AnyLayerOn<Cpu>;
 /// Any composition at all: the slots are filled when the file is read.
-using Model = RecModel<AnyLayer, AnyLayer, AnyHead, AnyLosses>;
+template <class Device>
+using ModelOn = RecModel<AnyLayerOn<Device>, AnyLayerOn<Device>, AnyHeadOn<Device>,
+                         AnyLossesOn<Device>, Device>;
+using Model = ModelOn<Cpu>;
 
 namespace detail {
 
@@ -41,68 +46,6 @@ inline bool has_bias(const Section& s) { return !s.has("bias_attr") || s.get<boo
 /// Where BackboneStopLayer ends the backbone: before its classifier, or before its pooling.
 enum class Stop { nowhere, flatten, blocks6 };
 
-/// PPLCNet without its pooling; "fpn: {out_channels, first_stage: blocks4}" merges its stages.
-inline AnyLayer::Config pp_lcnet_map(const Section& s, double scale) {
-  backbone::PPLCNetMap::Config c;
-  c.scale = scale;
-  c.lr_mult_list = array(s, "lr_mult_list", c.lr_mult_list);
-  c.stride_list = array(s, "stride_list", c.stride_list);
-  c.act = activation(s, "act", c.act);
-  // Of the layers behind the stop.
-  for (const char* key : {"class_num", "dropout_prob", "class_expand", "use_last_conv"})
-    s.accept(key);
-  if (!s.has("fpn")) return AnyLayer::component<backbone::PPLCNetMap>(c);
-  const Section pyramid = s.section("fpn");
-  backbone::FPN<backbone::PPLCNetMap>::Config f{.trunk = c, .act = c.act};
-  f.out_channels = pyramid.get("out_channels", f.out_channels);
-  static const std::vector<std::string> stages = {"blocks2", "blocks3", "blocks4", "blocks5",
-                                                  "blocks6"};
-  const auto first = pyramid.get<std::string>("first_stage", "blocks4");
-  const auto found = std::find(stages.begin(), stages.end(), first);
-  if (found == stages.end()) pyramid.unknown_name(first, {stages.begin(), stages.end()});
-  f.first_stage = static_cast<int>(found - stages.begin());
-  pyramid.finish();
-  return AnyLayer::component<backbone::FPN<backbone::PPLCNetMap>>(f);
-}
-
-inline AnyLayer::Config pp_lcnet(const Section& s, double scale, Stop stop) {
-  if (stop == Stop::blocks6) return pp_lcnet_map(s, scale);
-  backbone::PPLCNet::Config c;
-  c.scale = scale;
-  // PaddleClas builds a classifier of 1000 classes unless it is told to stop before it.
-  const auto class_num = s.get<std::int64_t>("class_num", 1000);
-  c.class_num = stop == Stop::flatten ? 0 : class_num;
-  c.dropout_prob = s.get("dropout_prob", c.dropout_prob);
-  c.class_expand = s.get("class_expand", c.class_expand);
-  c.use_last_conv = s.get("use_last_conv", c.use_last_conv);
-  c.lr_mult_list = array(s, "lr_mult_list", c.lr_mult_list);
-  c.stride_list = array(s, "stride_list", c.stride_list);
-  c.act = activation(s, "act", c.act);
-  return AnyLayer::component<backbone::PPLCNet>(c);
-}
-
-inline AnyLayer::Config backbone(const Section& s, Stop stop) {
-  static const std::map<std::string, double> pp_lcnets = {
-      {"PPLCNet_x0_25", 0.25}, {"PPLCNet_x0_35", 0.35}, {"PPLCNet_x0_5", 0.5},
-      {"PPLCNet_x0_75", 0.75}, {"PPLCNet_x1_0", 1.0},   {"PPLCNet_x1_5", 1.5},
-      {"PPLCNet_x2_0", 2.0},   {"PPLCNet_x2_5", 2.5}};
-  const auto name = s.get<std::string>("name");
-  s.accept("pretrained");
-  s.accept("use_ssld");
-  AnyLayer::Config config;
-  if (name == "PPLCNet") {
-    config = pp_lcnet(s, s.get<double>("scale"), stop);
-  } else if (const auto found = pp_lcnets.find(name); found != pp_lcnets.end()) {
-    config = pp_lcnet(s, found->second, stop);
-  } else {
-    std::set<std::string> known = {"PPLCNet"};
-    for (const auto& [key, scale] : pp_lcnets) known.insert(key);
-    s.unknown_name(name, known);
-  }
-  s.finish();
-  return config;
-}
-
 /// "bias_attr: {learning_rate: 0.0}" of PaddleClas' batch norms; freeze_bias is kindred's.
 template <class Config>
 void read_norm_bias(const Section& s, Config& c) {
@@ -114,101 +57,176 @@ void read_norm_bias(const Section& s, Config& c) {
   c.freeze_bias = s.get("freeze_bias", c.freeze_bias);
 }
 
-inline AnyLayer::Config batch_norm_neck(const Section& s, const std::string& name) {
-  const auto size = s.get<std::int64_t>("num_features");
-  if (name == "BNNeck") {
-    kindred::neck::BNNeck::Config c{.num_features = size};
-    read_norm_bias(s, c);
-    c.use_global_stats = s.get("use_global_stats", c.use_global_stats);
-    return AnyLayer::component<kindred::neck::BNNeck>(c);
+/// Reads the slots of a model on one device.
+template <class Device>
+class ModelReader {
+ public:
+  using AnyLayer = AnyLayerOn<Device>;
+  using AnyHead = AnyHeadOn<Device>;
+  using AnyLosses = AnyLossesOn<Device>;
+  using LayerConfig = typename AnyLayer::Config;
+  using HeadConfig = typename AnyHead::Config;
+  using LossesConfig = typename AnyLosses::Config;
+
+  /// PPLCNet without its pooling; "fpn: {out_channels, first_stage: blocks4}" merges its stages.
+  static LayerConfig pp_lcnet_map(const Section& s, double scale) {
+    backbone::PPLCNetMap::Config c;
+    c.scale = scale;
+    c.lr_mult_list = array(s, "lr_mult_list", c.lr_mult_list);
+    c.stride_list = array(s, "stride_list", c.stride_list);
+    c.act = activation(s, "act", c.act);
+    // Of the layers behind the stop.
+    for (const char* key : {"class_num", "dropout_prob", "class_expand", "use_last_conv"})
+      s.accept(key);
+    if (!s.has("fpn")) return AnyLayer::template component<backbone::PPLCNetMap>(c);
+    const Section pyramid = s.section("fpn");
+    backbone::FPN<backbone::PPLCNetMap>::Config f{.trunk = c, .act = c.act};
+    f.out_channels = pyramid.get("out_channels", f.out_channels);
+    static const std::vector<std::string> stages = {"blocks2", "blocks3", "blocks4", "blocks5",
+                                                    "blocks6"};
+    const auto first = pyramid.get<std::string>("first_stage", "blocks4");
+    const auto found = std::find(stages.begin(), stages.end(), first);
+    if (found == stages.end()) pyramid.unknown_name(first, {stages.begin(), stages.end()});
+    f.first_stage = static_cast<int>(found - stages.begin());
+    pyramid.finish();
+    return AnyLayer::template component<backbone::FPN<backbone::PPLCNetMap>>(f);
   }
-  using Mode = layers::BatchNormMode;
-  kindred::neck::MetaBNNeck::Config c{.num_features = size};
-  read_norm_bias(s, c);
-  c.bn_mode = named(s, "bn_mode", c.bn_mode, {Mode::general, Mode::hold, Mode::eval});
-  return AnyLayer::component<kindred::neck::MetaBNNeck>(c);
-}
 
-inline AnyLayer::Config gem(const Section& s) {
-  kindred::neck::GeM::Config c{.num_features = s.get<std::int64_t>("num_features")};
-  c.p = s.get("p", c.p);
-  c.eps = s.get("eps", c.eps);
-  c.freeze_p = s.get("freeze_p", c.freeze_p);
-  return AnyLayer::component<kindred::neck::GeM>(c);
-}
-
-/// `width` is what the head takes: the size of necks that PaddleClas does not tell theirs.
-inline AnyLayer::Config neck(const Section& s, std::int64_t width) {
-  const auto name = s.get<std::string>("name");
-  AnyLayer::Config config;
-  if (name == "FC") {
-    config = AnyLayer::component<kindred::neck::FC>(
-        {s.get<std::int64_t>("embedding_size"), s.get<std::int64_t>("class_num"), has_bias(s)});
-  } else if (name == "BNNeck" || name == "MetaBNNeck") {
-    config = batch_norm_neck(s, name);
-  } else if (name == "VehicleNeck") {
-    config = AnyLayer::component<kindred::neck::VehicleNeck>(
-        {s.get<std::int64_t>("in_channels"), s.get<std::int64_t>("out_channels"), has_bias(s)});
-  } else if (name == "FRFNNeck") {
-    config = AnyLayer::component<kindred::neck::FRFNNeck>(
-        {s.get<std::int64_t>("num_features"), s.get<std::int64_t>("low_dim")});
-  } else if (name == "Tanh") {
-    config = AnyLayer::component<kindred::neck::Tanh>({s.get("num_features", width)});
-  } else if (name == "Identity") {
-    config = AnyLayer::component<kindred::neck::Identity>({s.get("num_features", width)});
-  } else if (name == "GeM") {
-    config = gem(s);
-  } else {
-    s.unknown_name(
-        name, {"BNNeck", "FC", "FRFNNeck", "GeM", "Identity", "MetaBNNeck", "Tanh", "VehicleNeck"});
+  static LayerConfig pp_lcnet(const Section& s, double scale, Stop stop) {
+    if (stop == Stop::blocks6) return pp_lcnet_map(s, scale);
+    backbone::PPLCNet::Config c;
+    c.scale = scale;
+    // PaddleClas builds a classifier of 1000 classes unless it is told to stop before it.
+    const auto class_num = s.get<std::int64_t>("class_num", 1000);
+    c.class_num = stop == Stop::flatten ? 0 : class_num;
+    c.dropout_prob = s.get("dropout_prob", c.dropout_prob);
+    c.class_expand = s.get("class_expand", c.class_expand);
+    c.use_last_conv = s.get("use_last_conv", c.use_last_conv);
+    c.lr_mult_list = array(s, "lr_mult_list", c.lr_mult_list);
+    c.stride_list = array(s, "stride_list", c.stride_list);
+    c.act = activation(s, "act", c.act);
+    return AnyLayer::template component<backbone::PPLCNet>(c);
   }
-  s.finish();
-  return config;
-}
 
-inline AnyHead::Config head(const Section& s) {
-  const auto name = s.get<std::string>("name");
-  AnyHead::Config config;
-  if (name == "FC") {
-    config = AnyHead::component<kindred::head::FC>(
-        {s.get<std::int64_t>("embedding_size"), s.get<std::int64_t>("class_num"), has_bias(s)});
-  } else if (name == "ArcMargin") {
-    kindred::head::ArcMargin::Config c;
-    c.embedding_size = s.get<std::int64_t>("embedding_size");
-    c.class_num = s.get<std::int64_t>("class_num");
-    c.margin = s.get("margin", c.margin);
-    c.scale = s.get("scale", c.scale);
-    c.easy_margin = s.get("easy_margin", c.easy_margin);
-    c.gradient =
-        named(s, "gradient", c.gradient, {GradientMode::exact, GradientMode::straight_through});
-    config = AnyHead::component<kindred::head::ArcMargin>(c);
-  } else {
-    config = registered_head(name, s, {"ArcMargin", "FC"});
-  }
-  s.finish();
-  return config;
-}
-
-inline AnyLosses::Config losses(const Section& s) {
-  AnyLosses::Config config;
-  s.for_each("Train", [&](const std::string& name, const Section& l) {
-    const auto weight = l.get<double>("weight", 1.);
-    if (name == "CELoss") {
-      AnyLosses::add<loss::CELoss>(config, {weight, l.get<double>("epsilon", 0.)});
-    } else if (name == "TripletLossV2") {
-      loss::TripletLossV2::Config c{.weight = weight};
-      c.margin = l.get("margin", c.margin);
-      c.normalize_feature = l.get("normalize_feature", c.normalize_feature);
-      c.feature_from = feature_from(l);
-      AnyLosses::add<loss::TripletLossV2>(config, c);
+  static LayerConfig backbone(const Section& s, Stop stop) {
+    static const std::map<std::string, double> pp_lcnets = {
+        {"PPLCNet_x0_25", 0.25}, {"PPLCNet_x0_35", 0.35}, {"PPLCNet_x0_5", 0.5},
+        {"PPLCNet_x0_75", 0.75}, {"PPLCNet_x1_0", 1.0},   {"PPLCNet_x1_5", 1.5},
+        {"PPLCNet_x2_0", 2.0},   {"PPLCNet_x2_5", 2.5}};
+    const auto name = s.get<std::string>("name");
+    s.accept("pretrained");
+    s.accept("use_ssld");
+    LayerConfig config;
+    if (name == "PPLCNet") {
+      config = pp_lcnet(s, s.get<double>("scale"), stop);
+    } else if (const auto found = pp_lcnets.find(name); found != pp_lcnets.end()) {
+      config = pp_lcnet(s, found->second, stop);
     } else {
-      add_registered_loss(config, name, l, {"CELoss", "TripletLossV2"});
+      std::set<std::string> known = {"PPLCNet"};
+      for (const auto& [key, scale] : pp_lcnets) known.insert(key);
+      s.unknown_name(name, known);
     }
-  });
-  s.accept("Eval");
-  s.finish();
-  return config;
-}
+    s.finish();
+    return config;
+  }
+
+  static LayerConfig batch_norm_neck(const Section& s, const std::string& name) {
+    const auto size = s.get<std::int64_t>("num_features");
+    if (name == "BNNeck") {
+      kindred::neck::BNNeck::Config c{.num_features = size};
+      read_norm_bias(s, c);
+      c.use_global_stats = s.get("use_global_stats", c.use_global_stats);
+      return AnyLayer::template component<kindred::neck::BNNeck>(c);
+    }
+    using Mode = layers::BatchNormMode;
+    kindred::neck::MetaBNNeck::Config c{.num_features = size};
+    read_norm_bias(s, c);
+    c.bn_mode = named(s, "bn_mode", c.bn_mode, {Mode::general, Mode::hold, Mode::eval});
+    return AnyLayer::template component<kindred::neck::MetaBNNeck>(c);
+  }
+
+  static LayerConfig gem(const Section& s) {
+    kindred::neck::GeM::Config c{.num_features = s.get<std::int64_t>("num_features")};
+    c.p = s.get("p", c.p);
+    c.eps = s.get("eps", c.eps);
+    c.freeze_p = s.get("freeze_p", c.freeze_p);
+    return AnyLayer::template component<kindred::neck::GeM>(c);
+  }
+
+  /// `width` is what the head takes: the size of necks that PaddleClas does not tell theirs.
+  static LayerConfig neck(const Section& s, std::int64_t width) {
+    const auto name = s.get<std::string>("name");
+    LayerConfig config;
+    if (name == "FC") {
+      config = AnyLayer::template component<kindred::neck::FC>(
+          {s.get<std::int64_t>("embedding_size"), s.get<std::int64_t>("class_num"), has_bias(s)});
+    } else if (name == "BNNeck" || name == "MetaBNNeck") {
+      config = batch_norm_neck(s, name);
+    } else if (name == "VehicleNeck") {
+      config = AnyLayer::template component<kindred::neck::VehicleNeck>(
+          {s.get<std::int64_t>("in_channels"), s.get<std::int64_t>("out_channels"), has_bias(s)});
+    } else if (name == "FRFNNeck") {
+      config = AnyLayer::template component<kindred::neck::FRFNNeck>(
+          {s.get<std::int64_t>("num_features"), s.get<std::int64_t>("low_dim")});
+    } else if (name == "Tanh") {
+      config = AnyLayer::template component<kindred::neck::Tanh>({s.get("num_features", width)});
+    } else if (name == "Identity") {
+      config =
+          AnyLayer::template component<kindred::neck::Identity>({s.get("num_features", width)});
+    } else if (name == "GeM") {
+      config = gem(s);
+    } else {
+      s.unknown_name(name, {"BNNeck", "FC", "FRFNNeck", "GeM", "Identity", "MetaBNNeck", "Tanh",
+                            "VehicleNeck"});
+    }
+    s.finish();
+    return config;
+  }
+
+  static HeadConfig head(const Section& s) {
+    const auto name = s.get<std::string>("name");
+    HeadConfig config;
+    if (name == "FC") {
+      config = AnyHead::template component<kindred::head::FC>(
+          {s.get<std::int64_t>("embedding_size"), s.get<std::int64_t>("class_num"), has_bias(s)});
+    } else if (name == "ArcMargin") {
+      kindred::head::ArcMargin::Config c;
+      c.embedding_size = s.get<std::int64_t>("embedding_size");
+      c.class_num = s.get<std::int64_t>("class_num");
+      c.margin = s.get("margin", c.margin);
+      c.scale = s.get("scale", c.scale);
+      c.easy_margin = s.get("easy_margin", c.easy_margin);
+      c.gradient =
+          named(s, "gradient", c.gradient, {GradientMode::exact, GradientMode::straight_through});
+      config = AnyHead::template component<kindred::head::ArcMargin>(c);
+    } else {
+      config = registered_head<Device>(name, s, {"ArcMargin", "FC"});
+    }
+    s.finish();
+    return config;
+  }
+
+  static LossesConfig losses(const Section& s) {
+    LossesConfig config;
+    s.for_each("Train", [&](const std::string& name, const Section& l) {
+      const auto weight = l.get<double>("weight", 1.);
+      if (name == "CELoss") {
+        AnyLosses::template add<loss::CELoss>(config, {weight, l.get<double>("epsilon", 0.)});
+      } else if (name == "TripletLossV2") {
+        loss::TripletLossV2::Config c{.weight = weight};
+        c.margin = l.get("margin", c.margin);
+        c.normalize_feature = l.get("normalize_feature", c.normalize_feature);
+        c.feature_from = feature_from(l);
+        AnyLosses::template add<loss::TripletLossV2>(config, c);
+      } else {
+        add_registered_loss<Device>(config, name, l, {"CELoss", "TripletLossV2"});
+      }
+    });
+    s.accept("Eval");
+    s.finish();
+    return config;
+  }
+};
 
 }  // namespace detail
 
@@ -223,7 +241,9 @@ inline AnyLosses::Config losses(const Section& s) {
 /// Backbone may have fpn: {out_channels, first_stage: blocks4}.
 /// Without a Neck the features are the backbone's output.
 /// Throws ConfigError that names the key. Backbone.pretrained is read by pretrained().
-inline Model::Config model(const Section& root) {
+template <class Device = Cpu>
+typename ModelOn<Device>::Config model(const Section& root) {
+  using Reader = detail::ModelReader<Device>;
   const Section arch = root.section("Arch");
   const auto name = arch.get<std::string>("name", "RecModel");
   if (name != "RecModel") arch.unknown_name(name, {"RecModel"});
@@ -236,14 +256,15 @@ inline Model::Config model(const Section& root) {
     stop = at == "flatten" ? detail::Stop::flatten : detail::Stop::blocks6;
   }
   for (const char* key : {"infer_output_key", "infer_add_softmax", "is_rec"}) arch.accept(key);
-  auto backbone = detail::backbone(arch.section("Backbone"), stop);
+  auto backbone = Reader::backbone(arch.section("Backbone"), stop);
   const Section head = arch.section("Head");
   const auto width = head.get<std::int64_t>("embedding_size", 512);  // AdaMargin's is optional
-  Model::Config config{std::move(backbone),
-                       arch.has("Neck")
-                           ? detail::neck(arch.section("Neck"), width)
-                           : AnyLayer::component<neck::Identity>({.num_features = width}),
-                       detail::head(head), detail::losses(root.section("Loss"))};
+  typename ModelOn<Device>::Config config{
+      std::move(backbone),
+      arch.has("Neck")
+          ? Reader::neck(arch.section("Neck"), width)
+          : Reader::AnyLayer::template component<neck::Identity>({.num_features = width}),
+      Reader::head(head), Reader::losses(root.section("Loss"))};
   arch.finish();
   return config;
 }

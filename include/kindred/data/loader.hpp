@@ -100,6 +100,10 @@ struct LoaderConfig {
   /// compete with the workers and with training.
   bool single_threaded_opencv = true;
   DecodeImage decode{};
+  /// Memory of the batches. Cuda::allocate_results gives memory that the device copies from at full
+  /// speed, and while the host goes on: TrainSession::step() may still read a batch when it
+  /// returns, so ask for its losses before next().
+  std::shared_ptr<void> (*allocate)(std::size_t bytes) = &cpu::allocate;
 };
 
 namespace detail {
@@ -281,7 +285,7 @@ class Loader {
     const std::size_t most = std::min(plan_.batch_size, plan_.indices.size());
     for (detail::BatchBuffer& buffer : ring_) {
       if (buffer.items.size() >= most) continue;
-      buffer.memory = cpu::allocate(most * image_size() * sizeof(float));
+      buffer.memory = config_.allocate(most * image_size() * sizeof(float));
       buffer.items.resize(most);
       buffer.labels.resize(most);
       buffer.cameras.resize(most);
