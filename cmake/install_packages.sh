@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that are missing for what is named, and nothing else:
-#   bash cmake/install_packages.sh [build] [fonts] [tests] [ci]
+#   bash cmake/install_packages.sh [build] [fonts] [tests] [ci] [neon]
 # Installs with apt-get, through sudo when not run as root; does nothing where all is there.
 set -euo pipefail
 
@@ -12,6 +12,7 @@ declare -A packages=(
     fonts-arphic-ukai fonts-ipafont fonts-vlgothic fonts-droid-fallback"
   [tests]="catch2 libbenchmark-dev libdnnl-dev"
   [ci]="clang-format"
+  [neon]="g++-aarch64-linux-gnu qemu-user"
 )
 
 wanted=()
