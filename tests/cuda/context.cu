@@ -84,6 +84,35 @@ KINDRED_PARITY(upload_and_download) {
   }
 }
 
+// What was brought ahead is what upload() takes; what was not, it copies itself. While kernels read
+// one array, the next is on its way.
+KINDRED_PARITY(prefetch) {
+  const std::int64_t n = 300, arrays = 5;
+#ifdef KINDRED_CPU_SIDE
+  const auto memory = cpu::allocate(static_cast<std::size_t>(n * arrays) * sizeof(T));
+#else
+  const auto memory = cuda::allocate_pinned(static_cast<std::size_t>(n * arrays) * sizeof(T));
+#endif
+  const auto values = random_values<T>(n * arrays, 1);
+  T* const pinned = static_cast<T*>(memory.get());
+  std::copy(values.begin(), values.end(), pinned);
+  const auto sums = side.template output<T>({arrays, n});
+  const auto array = [&](std::int64_t i) { return View<const T>{pinned + i * n, {n - i % 2}}; };
+  side.run([&] {
+    for (std::int64_t i = 0; i < arrays; ++i) {
+      Tensor<T> uploaded;
+      const View<const T> x = side.ctx.upload(array(i), uploaded);
+      const View<T> y{sums.data + i * n, x.shape};
+      kernels::add(side.ctx, x, x, y);
+      if (side.ctx.planning() || i == 2 || i + 1 == arrays) continue;
+      side.ctx.prefetch(array(i + 1));
+      kernels::add(side.ctx, x, View<const T>(y), y);
+    }
+  });
+  for (std::int64_t i = 0; i < arrays; ++i)
+    side.record(text("array ", i), View<T>{sums.data + i * n, {n - i % 2}});
+}
+
 // A graph takes the arguments of the latest call, and another sequence of kernels.
 KINDRED_PARITY(graph) {
   const std::int64_t n = 100;

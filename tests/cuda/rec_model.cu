@@ -138,6 +138,64 @@ std::vector<T> train(test::Side& side, const std::string& name, int steps, bool 
   return {model.trainable().begin(), model.trainable().end()};
 }
 
+/// The pixels of batch `number` in pinned memory, as a loader for the device has them.
+template <class T>
+struct PixelBatch {
+  std::shared_ptr<std::uint8_t> memory;
+  Batch<T> of_numbers;
+  PixelImages images(const PixelTable& table) const {
+    return {{memory.get(), of_numbers.images().shape}, table};
+  }
+};
+template <class T>
+PixelBatch<T> make_pixels(std::int64_t n, std::uint64_t number, const PixelTable& table) {
+  PixelBatch<T> batch{{}, make_batch<T>(n, number)};
+  std::vector<T>& values = batch.of_numbers.values;
+  batch.memory =
+      std::static_pointer_cast<std::uint8_t>(Model<T>::Device::allocate_results(values.size()));
+  RandomSequence random({9, number, 0});
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    batch.memory.get()[i] = static_cast<std::uint8_t>(random.below(256));
+    values[i] = static_cast<T>(table.at(batch.memory.get()[i], i % 3));
+  }
+  return batch;
+}
+
+// Images that the device normalises, copied ahead or not, give the bits of the same numbers.
+KINDRED_PARITY(pixels) {
+  PixelTable table;
+  for (std::size_t i = 0; i < 256 * 3; ++i)
+    table.value[i] = 0.01f * static_cast<float>(i / 3) - 1.2f - 0.1f * static_cast<float>(i % 3);
+  std::vector<PixelBatch<T>> batches;
+  for (std::uint64_t i = 0; i < 4; ++i) batches.push_back(make_pixels<T>(4, i, table));
+  std::vector<T> results[3];
+  for (int way = 0; way < 3; ++way) {
+    auto model = make_model<T>();
+    auto session = model.train_session();
+    for (std::size_t i = 0; i < batches.size(); ++i) {
+      const Batch<T>& batch = batches[i].of_numbers;
+      if (way == 0)
+        session.launch(batch.images(), batch.labels, i);
+      else
+        session.launch(batches[i].images(table), batch.labels, i);
+      if (way == 2 && i + 1 < batches.size()) {
+        session.prefetch(batches[i + 1].images(table));
+        if (i == 1) session.prefetch(batches[0].images(table));  // another than is used then
+      }
+      session.losses();
+    }
+    results[way].assign(session.gradients().begin(), session.gradients().end());
+    auto inference = model.session();
+    const View<const T> f = way == 0 ? inference.features(batches[1].of_numbers.images())
+                                     : inference.features(batches[1].images(table));
+    results[way].insert(results[way].end(), f.begin(), f.end());
+  }
+  const double tolerance = std::is_same_v<T, double> ? 1e-10 : 1e-2;
+  side.record("gradients and features", all(std::span<T>(results[0])), tolerance);
+  side.check(results[1] == results[0], "pixels: the same bits");
+  side.check(results[2] == results[0], "pixels that were copied ahead: the same bits");
+}
+
 KINDRED_PARITY(trajectory) {
   if constexpr (std::is_same_v<T, double>) train<T>(side, "20 steps", 20, false, 1e-8);
 }

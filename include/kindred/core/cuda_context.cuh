@@ -107,6 +107,48 @@ inline std::shared_ptr<void> allocate_pinned(std::size_t bytes) {
   return std::shared_ptr<void>(data, [](void* p) { cudaFreeHost(p); });
 }
 
+/// A point in the work of a stream.
+class Event {
+ public:
+  Event() {
+    cudaEvent_t event = nullptr;
+    check(cudaEventCreate(&event), "cudaEventCreate");
+    event_.reset(event);
+  }
+  /// The point is after all that was given to `stream` so far.
+  void record(cudaStream_t stream) { check(cudaEventRecord(event_.get(), stream), "an event"); }
+  /// What is given to `stream` from now on starts after the point.
+  void precede(cudaStream_t stream) const {
+    check(cudaStreamWaitEvent(stream, event_.get(), 0), "an event");
+  }
+  /// The host waits until the point is passed.
+  void synchronize() const { check(cudaEventSynchronize(event_.get()), "a kernel"); }
+  /// Milliseconds from `begin` to this point; both must have been passed.
+  double since(const Event& begin) const {
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, begin.event_.get(), event_.get()),
+          "cudaEventElapsedTime");
+    return static_cast<double>(milliseconds);
+  }
+
+ private:
+  struct Destroy {
+    void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }
+  };
+  std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, Destroy> event_;
+};
+
+struct DestroyStream {
+  void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
+};
+/// A stream that the default stream neither waits for nor holds up.
+using Stream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, DestroyStream>;
+inline Stream make_stream() {
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  return Stream(stream);
+}
+
 /// How matrix products are computed where cuBLAS does them; sums are always FP32.
 enum class MathMode {
   fp32,  ///< full precision
@@ -122,16 +164,17 @@ class Context {
   /// there is no device.
   explicit Context(int /*threads*/ = 0) : arena_(&allocate_device) {
     require_device();
-    cudaStream_t stream = nullptr;
-    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
-    stream_.reset(stream);
+    stream_ = make_stream();
     label_error_ = std::static_pointer_cast<int>(allocate_pinned(sizeof(int)));
     *label_error_ = 0;
   }
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
-  /// Waits for the stream, whose kernels still use the memory of the context.
-  ~Context() { cudaStreamSynchronize(stream_.get()); }
+  /// Waits for the streams, which still use the memory of the context.
+  ~Context() {
+    if (ahead_ != nullptr) cudaStreamSynchronize(ahead_->stream.get());
+    cudaStreamSynchronize(stream_.get());
+  }
 
   cudaStream_t stream() const { return stream_.get(); }
   Arena& arena() { return arena_; }
@@ -157,8 +200,21 @@ class Context {
   template <class T>
   View<const T> upload(View<const T> host, Tensor<T>& memory) {
     memory = make<T>(host.shape, "uploaded");
-    if (!planning()) copy_bytes(memory.data, host.data, bytes_of(host), "upload");
+    if (planning()) return memory;
+    const bool fetched = ahead_ != nullptr && ahead_->holds(host.data, bytes_of(host));
+    if (fetched) ahead_->copied.precede(stream());
+    copy_bytes(memory.data, fetched ? ahead_->memory.get() : host.data, bytes_of(host), "upload");
+    if (fetched) ahead_->give_back(stream());
     return memory;
+  }
+  /// Begins to copy `host` to the device while kernels run; the next upload() of the same array
+  /// takes this copy. Until then its numbers must stay as they are. From memory that CUDA did not
+  /// make the copy is not ahead: the call waits for it. The first call, and one for a larger array
+  /// than before, allocates as much on the device.
+  template <class T>
+  void prefetch(View<const T> host) {
+    if (ahead_ == nullptr) ahead_ = std::make_unique<Ahead>();
+    ahead_->fetch(host.data, bytes_of(host));
   }
   /// A copy of `result` in `memory`; waits for it.
   template <class T>
@@ -277,11 +333,38 @@ class Context {
     return recorded;
   }
 
-  struct DestroyStream {
-    void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
+  /// One array that is copied by a stream of its own.
+  struct Ahead {
+    Stream stream = make_stream();
+    Event copied, taken;
+    std::shared_ptr<void> memory;
+    std::size_t capacity = 0, bytes = 0;
+    const void* source = nullptr;  ///< of what `memory` holds; null: nothing
+
+    void fetch(const void* host, std::size_t size) {
+      source = nullptr;
+      if (size > capacity) {
+        memory.reset();  // waits for the device
+        capacity = 0;
+        memory = allocate_device(size);
+        capacity = size;
+      }
+      taken.precede(stream.get());
+      check(cudaMemcpyAsync(memory.get(), host, size, cudaMemcpyDefault, stream.get()), "prefetch");
+      copied.record(stream.get());
+      source = host;
+      bytes = size;
+    }
+    bool holds(const void* host, std::size_t size) const {
+      return source != nullptr && source == host && bytes == size;
+    }
+    void give_back(cudaStream_t user) {
+      taken.record(user);
+      source = nullptr;
+    }
   };
 
-  std::unique_ptr<std::remove_pointer_t<cudaStream_t>, DestroyStream> stream_;
+  Stream stream_;
 #ifdef KINDRED_HAS_CUBLAS
   struct DestroyCublas {
     void operator()(cublasHandle_t handle) const { cublasDestroy(handle); }
@@ -291,6 +374,7 @@ class Context {
 #endif
   std::shared_ptr<int> label_error_;
   Arena arena_;
+  std::unique_ptr<Ahead> ahead_;
   MathMode math_ = MathMode::fp32;
 };
 
