@@ -147,7 +147,7 @@ TEST_CASE("loader: what peek shows is what next delivers, and stays until then")
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
       ready = loader.peek(ahead);
     }
-    const View<const float> seen = ready ? ahead.images : View<const float>{};
+    const View<const float> seen = ready ? ahead.images : View<const float>{nullptr, {0}};
     const std::vector<float> kept(seen.begin(), seen.end());
     more = loader.next(batch);
     if (!ready) continue;
