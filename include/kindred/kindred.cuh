@@ -25,6 +25,7 @@
 #include <kindred/kernels/cuda/optimizer.cuh>
 #include <kindred/kernels/cuda/pair_rows.cuh>
 #include <kindred/kernels/cuda/pairwise.cuh>
+#include <kindred/kernels/cuda/ranks.cuh>
 #include <kindred/kernels/cuda/softmax_cross_entropy.cuh>
 #include <kindred/kernels/cuda/top_k.cuh>
 #include <kindred/kernels/cuda/upsample_add.cuh>

@@ -145,7 +145,11 @@ class BasicExperiment {
                                            .precision_at = metrics_.precision_at,
                                            .normalize = metrics_.normalize && !metrics_.binarize};
       if (metrics_.re_ranking) return eval::evaluate_re_ranked(query, gallery, {}, options);
-      return eval::evaluate_retrieval(query, gallery, options);
+      using eval::evaluate_retrieval;
+      if constexpr (on_gpu)
+        return evaluate_retrieval(Device{}, query, gallery, options);
+      else
+        return evaluate_retrieval(query, gallery, options);
     }
 
     Metrics metrics_;
