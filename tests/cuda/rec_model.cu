@@ -208,4 +208,59 @@ KINDRED_PARITY(graph) {
   side.check(one_by_one == as_graph, "the bits of a step do not depend on how it is launched");
 }
 
+#ifdef KINDRED_CPU_SIDE
+KINDRED_PARITY(math_modes) {}
+#else
+/// |a - b| / |b|, as vectors.
+template <class T>
+double distance(const std::vector<T>& a, const std::vector<T>& b) {
+  double difference = 0, length = 0;
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    difference += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
+    length += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return std::sqrt(difference / length);
+}
+
+// What the modes cost in accuracy: features of the untrained network, and loss and gradient of the
+// centres in one step. (The gradient of the backbone is ill-conditioned here, as its last maps have
+// a single pixel.) Parameters, sums, statistics and gradients are FP32 in all of them.
+KINDRED_PARITY(math_modes) {
+  if constexpr (std::is_same_v<T, float>) {
+    const auto batch = make_batch<float>(16, 0);
+    std::vector<float> features[3], gradients[3];
+    double losses[3] = {};
+    for (const int mode : {0, 1, 2}) {
+      auto model = make_model<float>();
+      auto session = model.train_session();
+      session.context().set_math(static_cast<cuda::MathMode>(mode));
+      losses[mode] = session.forward_backward(batch.images(), batch.labels, 0)[0].value;
+      const ParameterInfo* centres = model.parameters().find("head.weight");
+      side.check(centres != nullptr, "the name of the centres");
+      const float* of_centres = session.gradients().data() + centres->offset;
+      gradients[mode].assign(of_centres, of_centres + centres->shape.size());
+      auto inference = model.session();
+      inference.context().set_math(static_cast<cuda::MathMode>(mode));
+      const auto f = inference.features(batch.images());
+      features[mode].assign(f.begin(), f.end());
+    }
+    const struct {
+      double loss, features, gradient;
+    } bounds[] = {{}, {1e-3, 2e-2, 1e-1}, {1e-2, 2e-1, 4e-1}};
+    for (const int mode : {1, 2}) {
+      const double loss = std::abs(losses[mode] - losses[0]) / losses[0],
+                   feature = distance(features[mode], features[0]),
+                   gradient = distance(gradients[mode], gradients[0]);
+      const auto what = text("mode ", mode, ": loss ", loss, ", features ", feature, ", gradient ",
+                             gradient, " from FP32");
+      side.check(loss < bounds[mode].loss && feature < bounds[mode].features &&
+                     gradient < bounds[mode].gradient,
+                 what);
+      side.check(feature > 0 && gradient > 0, what + ": the mode changes nothing");
+      std::printf("%s\n", what.c_str());
+    }
+  }
+}
+#endif
+
 }  // namespace

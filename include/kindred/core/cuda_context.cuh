@@ -28,13 +28,10 @@ inline void check(cudaError_t status, const char* call) {
 }
 
 #ifdef KINDRED_HAS_CUBLAS
-inline constexpr bool has_cublas = true;
 inline void check(cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS)
     throw DeviceError(text(call, ": ", cublasGetStatusString(status)));
 }
-#else
-inline constexpr bool has_cublas = false;
 #endif
 
 /// Throws DeviceError if this machine has no usable device.
@@ -149,12 +146,24 @@ inline Stream make_stream() {
   return Stream(stream);
 }
 
-/// How matrix products are computed where cuBLAS does them; sums are always FP32.
+/// How factors of float are multiplied in matrix products and convolutions that are not depthwise.
+/// Arrays, sums and everything else stay FP32. With cuBLAS the modes are faster, as tensor cores do
+/// the products; kindred's own kernels round alike, but take as long as in FP32.
 enum class MathMode {
   fp32,  ///< full precision
   tf32,  ///< factors rounded to 10 bits of mantissa
   bf16,  ///< factors rounded to 7 bits of mantissa
 };
+
+/// The threads of a block, x by y: whole warps, so that warps can combine their values, or one
+/// thread. A kernel's __launch_bounds__ name the same constants.
+template <int x, int y = 1>
+struct Block {
+  static_assert(x >= 1 && y >= 1 && x * y <= 1024, "a block has at most 1024 threads");
+  static_assert(x % 32 == 0 || x * y == 1, "a block has whole warps, or a single thread");
+};
+template <int x, int y = 1>
+inline constexpr Block<x, y> block{};
 
 /// Launches kernels on one stream of the current device. Results do not depend on the device's
 /// number of processors: work is cut by its shape alone, and no sum is taken in random order.
@@ -181,13 +190,7 @@ class Context {
   /// True while memory is being planned: kernels check shapes, take scratch and compute nothing.
   bool planning() const { return arena_.recording(); }
   MathMode math() const { return math_; }
-  /// Throws DeviceError if this build cannot compute so.
-  void set_math(MathMode mode) {
-    if (mode != MathMode::fp32 && !has_cublas)
-      throw DeviceError(
-          "tf32 and bf16 need cuBLAS (KINDRED_HAS_CUBLAS), without which this was built");
-    math_ = mode;
-  }
+  void set_math(MathMode mode) { math_ = mode; }
 
   /// An array that lives until the returned tensor ends.
   template <class T>
@@ -225,14 +228,14 @@ class Context {
     return {memory.data(), result.shape};
   }
 
-  /// Runs kernel(arguments...) on grid x block threads. Does nothing while planning, and where an
-  /// extent of the grid is 0. Throws DeviceError that names the operation, `name`.
-  template <class... P, class... A>
-  void launch(const char* name, dim3 grid, dim3 block, void (*kernel)(P...), A&&... arguments) {
+  /// Runs kernel(arguments...) on a grid of blocks of x by y threads. Does nothing while planning,
+  /// and where an extent of the grid is 0. Throws DeviceError that names the operation, `name`.
+  template <int x, int y, class... P, class... A>
+  void launch(const char* name, dim3 grid, Block<x, y>, void (*kernel)(P...), A&&... arguments) {
     if (planning() || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     cudaLaunchConfig_t config{};
     config.gridDim = grid;
-    config.blockDim = block;
+    config.blockDim = dim3(x, y);
     config.stream = stream();
     check(cudaLaunchKernelEx(&config, kernel, std::forward<A>(arguments)...), name);
   }

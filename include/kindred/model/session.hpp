@@ -65,6 +65,8 @@ class Session {
   Matrix backbone(const Images& images) { return copy(backbone(view(images))); }
   Matrix logits(const Images& images) { return copy(logits(view(images))); }
 
+  /// Where kernels run: on a GPU, set_math() for the passes from now on.
+  typename Model::Context& context() { return state_->together.ctx; }
   /// Bytes of activations, scratch, prepared weights and collected results: the largest so far.
   std::size_t bytes() const {
     std::size_t sum =

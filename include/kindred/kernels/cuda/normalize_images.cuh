@@ -41,11 +41,12 @@ void normalize_images(Context& ctx, std::int64_t n, const std::uint8_t* pixels,
   static_assert(sizeof(PixelTable) + 64 <= 4096, "beyond what a kernel takes as arguments");
   if (n % width == 0 && aligned_for_packs(pixels, images))
     ctx.launch("normalize_images", grid_extent(divide_up(n, per_block * width)),
-               normalize_images_threads, normalize_images_kernel<width, T>, n, pixels, table,
+               block<normalize_images_threads>, normalize_images_kernel<width, T>, n, pixels, table,
                images);
   else
-    ctx.launch("normalize_images", grid_extent(divide_up(n, per_block)), normalize_images_threads,
-               normalize_images_kernel<1, T>, n, pixels, table, images);
+    ctx.launch("normalize_images", grid_extent(divide_up(n, per_block)),
+               block<normalize_images_threads>, normalize_images_kernel<1, T>, n, pixels, table,
+               images);
 }
 
 }  // namespace kindred::cuda

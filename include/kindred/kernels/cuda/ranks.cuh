@@ -89,8 +89,8 @@ void ranks(Context& ctx, std::int64_t rows, std::int64_t columns, const float* v
            std::int64_t* compared) {
   if (columns > std::int64_t{1} << 32)
     throw ShapeError(text("ranks: ", columns, " columns; at most 2^32 are possible"));
-  ctx.launch("ranks", grid_extent(rows), top_k_threads, ranks_kernel<capacity>, columns, values,
-             given, list, ranks, compared);
+  ctx.launch("ranks", grid_extent(rows), block<top_k_threads>, ranks_kernel<capacity>, columns,
+             values, given, list, ranks, compared);
 }
 
 }  // namespace kindred::cuda
