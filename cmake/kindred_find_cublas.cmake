@@ -14,6 +14,6 @@ function(kindred_add_cublas target)
     target_compile_definitions(${target} INTERFACE $<BUILD_INTERFACE:KINDRED_HAS_CUBLAS>)
   else()
     message(WARNING "cuBLAS was not found: on CUDA, kindred's own kernels do all matrix products "
-                    "in FP32, which is slower, and the math modes tf32 and bf16 are not there.")
+                    "without tensor cores, which is slower, in the math modes tf32 and bf16 as well.")
   endif()
 endfunction()

@@ -143,8 +143,9 @@ everything() {
 
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 # The GPU of this machine alone where there is one: that builds in half the time.
-architectures=native
-nvidia-smi -L >/dev/null 2>&1 || architectures='80-real;90'
+capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1)
+architectures='80-real;90'
+if [[ $capability =~ ^[0-9]+\.[0-9]+$ ]]; then architectures=${capability/./}-real; fi
 everything 2>&1 | tee "$report"
 status=${PIPESTATUS[0]}
 printf 'report: %s\n' "$report"

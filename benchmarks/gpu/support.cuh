@@ -19,22 +19,16 @@ struct Times {
 /// Milliseconds of one call of f, which launches on `stream`: rounds of `calls` between two events.
 template <class F>
 Times time_on(cudaStream_t stream, int rounds, int calls, F&& f) {
-  cudaEvent_t begin = nullptr, end = nullptr;
-  cuda::check(cudaEventCreate(&begin), "cudaEventCreate");
-  cuda::check(cudaEventCreate(&end), "cudaEventCreate");
+  cuda::Event begin, end;
   for (int i = 0; i < 3; ++i) f();  // memory is planned, clocks rise
   std::vector<double> times;
   for (int round = 0; round < rounds; ++round) {
-    cuda::check(cudaEventRecord(begin, stream), "cudaEventRecord");
+    begin.record(stream);
     for (int i = 0; i < calls; ++i) f();
-    cuda::check(cudaEventRecord(end, stream), "cudaEventRecord");
-    cuda::check(cudaEventSynchronize(end), "a kernel");
-    float milliseconds = 0;
-    cuda::check(cudaEventElapsedTime(&milliseconds, begin, end), "cudaEventElapsedTime");
-    times.push_back(static_cast<double>(milliseconds) / calls);
+    end.record(stream);
+    end.synchronize();
+    times.push_back(end.since(begin) / calls);
   }
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
   std::sort(times.begin(), times.end());
   return {times[times.size() / 2], times.front(), times.back()};
 }

@@ -24,7 +24,7 @@ inline Model trained_model(const Experiment& experiment, const Options& options)
 }
 
 inline auto features_of(kindred::Session<Model>& session) {
-  return [&session](kindred::View<const float> images) { return session.features(images); };
+  return [&session](const auto& images) { return session.features(images); };
 }
 
 inline void print_progress(std::size_t done, std::size_t total) {

@@ -21,9 +21,11 @@
 #include <kindred/kernels/cuda/global_average_pool.cuh>
 #include <kindred/kernels/cuda/l2_normalize.cuh>
 #include <kindred/kernels/cuda/margin_softmax.cuh>
+#include <kindred/kernels/cuda/normalize_images.cuh>
 #include <kindred/kernels/cuda/optimizer.cuh>
 #include <kindred/kernels/cuda/pair_rows.cuh>
 #include <kindred/kernels/cuda/pairwise.cuh>
+#include <kindred/kernels/cuda/ranks.cuh>
 #include <kindred/kernels/cuda/softmax_cross_entropy.cuh>
 #include <kindred/kernels/cuda/top_k.cuh>
 #include <kindred/kernels/cuda/upsample_add.cuh>

@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(threads) reduce_kernel(const T* x, T* out) {
 }
 template <int threads, class T>
 void reduce(test::Side& side, View<const T> x, View<T> out) {
-  side.ctx.launch("reduce", 1, threads, reduce_kernel<threads, T>, x.data, out.data);
+  side.ctx.launch("reduce", 1, cuda::block<threads>, reduce_kernel<threads, T>, x.data, out.data);
 }
 #endif
 
@@ -84,6 +84,35 @@ KINDRED_PARITY(upload_and_download) {
   }
 }
 
+// What was brought ahead is what upload() takes; what was not, it copies itself. While kernels read
+// one array, the next is on its way.
+KINDRED_PARITY(prefetch) {
+  const std::int64_t n = 300, arrays = 5;
+#ifdef KINDRED_CPU_SIDE
+  const auto memory = cpu::allocate(static_cast<std::size_t>(n * arrays) * sizeof(T));
+#else
+  const auto memory = cuda::allocate_pinned(static_cast<std::size_t>(n * arrays) * sizeof(T));
+#endif
+  const auto values = random_values<T>(n * arrays, 1);
+  T* const pinned = static_cast<T*>(memory.get());
+  std::copy(values.begin(), values.end(), pinned);
+  const auto sums = side.template output<T>({arrays, n});
+  const auto array = [&](std::int64_t i) { return View<const T>{pinned + i * n, {n - i % 2}}; };
+  side.run([&] {
+    for (std::int64_t i = 0; i < arrays; ++i) {
+      Tensor<T> uploaded;
+      const View<const T> x = side.ctx.upload(array(i), uploaded);
+      const View<T> y{sums.data + i * n, x.shape};
+      kernels::add(side.ctx, x, x, y);
+      if (side.ctx.planning() || i == 2 || i + 1 == arrays) continue;
+      side.ctx.prefetch(array(i + 1));
+      kernels::add(side.ctx, x, View<const T>(y), y);
+    }
+  });
+  for (std::int64_t i = 0; i < arrays; ++i)
+    side.record(text("array ", i), View<T>{sums.data + i * n, {n - i % 2}});
+}
+
 // A graph takes the arguments of the latest call, and another sequence of kernels.
 KINDRED_PARITY(graph) {
   const std::int64_t n = 100;
@@ -113,14 +142,16 @@ __global__ void assign(T* x, T value) {
 
 KINDRED_PARITY(errors) {
   const auto x = side.input(std::vector<T>{7}, {1});
-  side.ctx.launch("an empty grid", 0, 1, assign<T>, x.data, T(1));
+  side.ctx.launch("an empty grid", 0, cuda::block<1>, assign<T>, x.data, T(1));
   side.ctx.arena().begin_recording();
-  side.ctx.launch("planning", 1, 1, assign<T>, x.data, T(2));
+  side.ctx.launch("planning", 1, cuda::block<1>, assign<T>, x.data, T(2));
   side.ctx.arena().end_recording();
   side.check(side.host(x)[0] == T(7), "nothing runs while planning, nor on an empty grid");
   side.template check_throws<DeviceError>(
-      [&] { side.ctx.launch("too many threads", 1, 2048, assign<T>, x.data, T(3)); },
-      "too many threads: invalid");
+      [&] {
+        side.ctx.launch("a tall grid", dim3(1, 70000), cuda::block<1>, assign<T>, x.data, T(3));
+      },
+      "a tall grid: invalid");
   side.template check_throws<DeviceError>([&] { cuda::allocate_device(std::size_t{1} << 60); },
                                           "out of device memory");
   side.template check_throws<DeviceError>([&] { cuda::allocate_managed(std::size_t{1} << 60); },
@@ -130,13 +161,11 @@ KINDRED_PARITY(errors) {
         side.run([&] { side.ctx.template make<T>({std::int64_t{1} << 56}, "a very large array"); });
       },
       "largest: a very large array");
-  if (!cuda::has_cublas)
-    side.template check_throws<DeviceError>([&] { side.ctx.set_math(cuda::MathMode::tf32); },
-                                            "need cuBLAS");
   typename test::SideContext::Graph graph;
   side.template check_throws<DataError>(
       [&] { side.ctx.run_graph(graph, [] { throw DataError("within a graph"); }); }, "within");
-  side.ctx.run_graph(graph, [&] { side.ctx.launch("after it", 1, 1, assign<T>, x.data, T(4)); });
+  side.ctx.run_graph(
+      graph, [&] { side.ctx.launch("after it", 1, cuda::block<1>, assign<T>, x.data, T(4)); });
   side.check(side.host(x)[0] == T(4), "a graph after one that failed");
 }
 #endif

@@ -125,7 +125,7 @@ KINDRED_PARITY(train_and_evaluate) {
     Experiment::load(loaded, experiment.output() / "latest.safetensors");
     auto session = loaded.session();
     auto evaluation = experiment.evaluation();
-    const auto retrieval = evaluation([&](View<const float> x) { return session.features(x); });
+    const auto retrieval = evaluation([&](const auto& x) { return session.features(x); });
     side.record("features of the checkpoint", evaluation.query_features().features(), tolerance);
     // The ranking itself hangs on near ties after so few steps; features are what is compared.
     side.check(retrieval.per_query.size() == 16, "every image is a query");

@@ -55,6 +55,63 @@ KINDRED_PARITY(gemm_of_integers) {
   side.record("product", c, 0);
 }
 
+#ifdef KINDRED_CPU_SIDE
+/// v with `bits` of its 24 bits kept, rounded to even.
+float kept(float v, int bits) {
+  int exponent = 0;
+  const double mantissa = std::frexp(static_cast<double>(v), &exponent);
+  return static_cast<float>(
+      std::ldexp(std::nearbyint(std::ldexp(mantissa, bits)), exponent - bits));
+}
+#endif
+
+// The modes round factors, not sums: the CPU multiplies what was rounded before. Numbers at exactly
+// half a unit are among them.
+KINDRED_PARITY(math_modes) {
+  if constexpr (std::is_same_v<T, float>) {
+    const std::int64_t m = 130, n = 131, k = 40;
+    const auto numbers = [](std::int64_t size, std::uint64_t stream) {
+      std::vector<float> values = random_values<float>(size, stream);
+      for (int i = 0; i < 200; ++i) {
+        values[static_cast<std::size_t>(2 * i)] = static_cast<float>(2 * i + 257) / 256;
+        values[static_cast<std::size_t>(2 * i + 1)] = -static_cast<float>(2 * i + 2049) / 2048;
+      }
+      return values;
+    };
+    for (const int bits : {24, 11, 8}) {  // with the first one, which is not stored
+      auto a = numbers(m * k, 1), b = numbers(k * n, 2);
+#ifdef KINDRED_CPU_SIDE
+      for (auto* values : {&a, &b})
+        for (float& v : *values) v = kept(v, bits);
+#else
+      side.ctx.set_math(bits == 24   ? cuda::MathMode::fp32
+                        : bits == 11 ? cuda::MathMode::tf32
+                                     : cuda::MathMode::bf16);
+#endif
+      const auto x = side.input(a, {m, k}), y = side.input(b, {k, n});
+      const auto c = side.template output<T>({m, n});
+      side.run([&] { kernels::gemm(side.ctx, Transpose::no, Transpose::no, x, y, c); });
+      side.record(text(bits, " bits"), c, 1e-6);
+    }
+  }
+}
+
+#ifndef KINDRED_CPU_SIDE
+KINDRED_PARITY(not_finite) {
+  side.ctx.set_math(cuda::MathMode::bf16);
+  const T infinity = std::numeric_limits<T>::infinity(), largest = std::numeric_limits<T>::max();
+  const std::vector<T> values{infinity, -infinity, std::numeric_limits<T>::quiet_NaN(), largest};
+  const auto x = side.input(values, {4, 1}), one = side.input(std::vector<T>{1}, {1, 1});
+  const auto c = side.template output<T>({4, 1});
+  side.run([&] { kernels::gemm(side.ctx, Transpose::no, Transpose::no, x, one, c); });
+  const auto y = side.host(c);
+  side.check(y[0] == infinity && y[1] == -infinity && y[2] != y[2], "what is not finite stays");
+  side.check(y[3] == (sizeof(T) == 4 ? infinity : largest), "rounding up may overflow");
+}
+#else
+KINDRED_PARITY(not_finite) {}
+#endif
+
 KINDRED_PARITY(linear) {
   for (const auto& [batch, out, in] : {Extents{1, 1, 1}, Extents{33, 65, 31}, Extents{257, 3, 40}})
     for (const bool biased : {false, true}) {

@@ -4,16 +4,19 @@
 #include <kindred/kernels/dropout.hpp>
 #include <kindred/kernels/generalized_mean_pool.hpp>
 #include <kindred/kernels/global_average_pool.hpp>
+#include <kindred/kernels/normalize_images.hpp>
 #ifdef KINDRED_CPU_SIDE
 #include <kindred/kernels/cpu/channel_scale.hpp>
 #include <kindred/kernels/cpu/dropout.hpp>
 #include <kindred/kernels/cpu/generalized_mean_pool.hpp>
 #include <kindred/kernels/cpu/global_average_pool.hpp>
+#include <kindred/kernels/cpu/normalize_images.hpp>
 #else
 #include <kindred/kernels/cuda/channel_scale.cuh>
 #include <kindred/kernels/cuda/dropout.cuh>
 #include <kindred/kernels/cuda/generalized_mean_pool.cuh>
 #include <kindred/kernels/cuda/global_average_pool.cuh>
+#include <kindred/kernels/cuda/normalize_images.cuh>
 #endif
 
 #include "cuda/support.hpp"
@@ -80,6 +83,24 @@ KINDRED_PARITY(generalized_mean_pool) {
       side.record(text("y ", power, ' ', shape), y, side.tolerance<T>(1e-4));
       side.record(text("dx ", power, ' ', shape), dx, side.tolerance<T>(1e-3));
       side.record(text("dp ", power, ' ', shape), dp, side.tolerance<T>(1e-3));
+    }
+}
+
+// The same bits; rounds of a block that are full, partly full and alone; memory that is not
+// aligned.
+KINDRED_PARITY(normalize_images) {
+  PixelTable table;
+  const auto values = random_values<float>(256 * 3, 1);
+  std::copy(values.begin(), values.end(), table.value);
+  for (const Shape& shape : {Shape{1, 1, 1, 3}, Shape{2, 31, 33, 3}, Shape{1, 64, 128, 3}})
+    for (const std::int64_t offset : {0, 1}) {
+      RandomSequence random({5, 1, 0});
+      std::vector<std::uint8_t> pixels(static_cast<std::size_t>(shape.size() + offset));
+      for (std::uint8_t& v : pixels) v = static_cast<std::uint8_t>(random.below(256));
+      const auto x = side.input(pixels, {shape.size() + offset});
+      const auto y = side.template output<T>(shape);
+      side.run([&] { kernels::normalize_images(side.ctx, {x.data + offset, shape}, table, y); });
+      side.record(text(shape, " from ", offset), y, 0);
     }
 }
 

@@ -138,6 +138,64 @@ std::vector<T> train(test::Side& side, const std::string& name, int steps, bool 
   return {model.trainable().begin(), model.trainable().end()};
 }
 
+/// The pixels of batch `number` in pinned memory, as a loader for the device has them.
+template <class T>
+struct PixelBatch {
+  std::shared_ptr<std::uint8_t> memory;
+  Batch<T> of_numbers;
+  PixelImages images(const PixelTable& table) const {
+    return {{memory.get(), of_numbers.images().shape}, table};
+  }
+};
+template <class T>
+PixelBatch<T> make_pixels(std::int64_t n, std::uint64_t number, const PixelTable& table) {
+  PixelBatch<T> batch{{}, make_batch<T>(n, number)};
+  std::vector<T>& values = batch.of_numbers.values;
+  batch.memory =
+      std::static_pointer_cast<std::uint8_t>(Model<T>::Device::allocate_results(values.size()));
+  RandomSequence random({9, number, 0});
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    batch.memory.get()[i] = static_cast<std::uint8_t>(random.below(256));
+    values[i] = static_cast<T>(table.at(batch.memory.get()[i], i % 3));
+  }
+  return batch;
+}
+
+// Images that the device normalises, copied ahead or not, give the bits of the same numbers.
+KINDRED_PARITY(pixels) {
+  PixelTable table;
+  for (std::size_t i = 0; i < 256 * 3; ++i)
+    table.value[i] = 0.01f * static_cast<float>(i / 3) - 1.2f - 0.1f * static_cast<float>(i % 3);
+  std::vector<PixelBatch<T>> batches;
+  for (std::uint64_t i = 0; i < 4; ++i) batches.push_back(make_pixels<T>(4, i, table));
+  std::vector<T> results[3];
+  for (int way = 0; way < 3; ++way) {
+    auto model = make_model<T>();
+    auto session = model.train_session();
+    for (std::size_t i = 0; i < batches.size(); ++i) {
+      const Batch<T>& batch = batches[i].of_numbers;
+      if (way == 0)
+        session.launch(batch.images(), batch.labels, i);
+      else
+        session.launch(batches[i].images(table), batch.labels, i);
+      if (way == 2 && i + 1 < batches.size()) {
+        session.prefetch(batches[i + 1].images(table));
+        if (i == 1) session.prefetch(batches[0].images(table));  // another than is used then
+      }
+      session.losses();
+    }
+    results[way].assign(session.gradients().begin(), session.gradients().end());
+    auto inference = model.session();
+    const View<const T> f = way == 0 ? inference.features(batches[1].of_numbers.images())
+                                     : inference.features(batches[1].images(table));
+    results[way].insert(results[way].end(), f.begin(), f.end());
+  }
+  const double tolerance = std::is_same_v<T, double> ? 1e-10 : 1e-2;
+  side.record("gradients and features", all(std::span<T>(results[0])), tolerance);
+  side.check(results[1] == results[0], "pixels: the same bits");
+  side.check(results[2] == results[0], "pixels that were copied ahead: the same bits");
+}
+
 KINDRED_PARITY(trajectory) {
   if constexpr (std::is_same_v<T, double>) train<T>(side, "20 steps", 20, false, 1e-8);
 }
@@ -149,5 +207,60 @@ KINDRED_PARITY(graph) {
   const auto as_graph = train<T>(side, "graph", 3, true, tolerance);
   side.check(one_by_one == as_graph, "the bits of a step do not depend on how it is launched");
 }
+
+#ifdef KINDRED_CPU_SIDE
+KINDRED_PARITY(math_modes) {}
+#else
+/// |a - b| / |b|, as vectors.
+template <class T>
+double distance(const std::vector<T>& a, const std::vector<T>& b) {
+  double difference = 0, length = 0;
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    difference += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
+    length += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return std::sqrt(difference / length);
+}
+
+// What the modes cost in accuracy: features of the untrained network, and loss and gradient of the
+// centres in one step. (The gradient of the backbone is ill-conditioned here, as its last maps have
+// a single pixel.) Parameters, sums, statistics and gradients are FP32 in all of them.
+KINDRED_PARITY(math_modes) {
+  if constexpr (std::is_same_v<T, float>) {
+    const auto batch = make_batch<float>(16, 0);
+    std::vector<float> features[3], gradients[3];
+    double losses[3] = {};
+    for (const int mode : {0, 1, 2}) {
+      auto model = make_model<float>();
+      auto session = model.train_session();
+      session.context().set_math(static_cast<cuda::MathMode>(mode));
+      losses[mode] = session.forward_backward(batch.images(), batch.labels, 0)[0].value;
+      const ParameterInfo* centres = model.parameters().find("head.weight");
+      side.check(centres != nullptr, "the name of the centres");
+      const float* of_centres = session.gradients().data() + centres->offset;
+      gradients[mode].assign(of_centres, of_centres + centres->shape.size());
+      auto inference = model.session();
+      inference.context().set_math(static_cast<cuda::MathMode>(mode));
+      const auto f = inference.features(batch.images());
+      features[mode].assign(f.begin(), f.end());
+    }
+    const struct {
+      double loss, features, gradient;
+    } bounds[] = {{}, {1e-3, 2e-2, 1e-1}, {1e-2, 2e-1, 4e-1}};
+    for (const int mode : {1, 2}) {
+      const double loss = std::abs(losses[mode] - losses[0]) / losses[0],
+                   feature = distance(features[mode], features[0]),
+                   gradient = distance(gradients[mode], gradients[0]);
+      const auto what = text("mode ", mode, ": loss ", loss, ", features ", feature, ", gradient ",
+                             gradient, " from FP32");
+      side.check(loss < bounds[mode].loss && feature < bounds[mode].features &&
+                     gradient < bounds[mode].gradient,
+                 what);
+      side.check(feature > 0 && gradient > 0, what + ": the mode changes nothing");
+      std::printf("%s\n", what.c_str());
+    }
+  }
+}
+#endif
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The search for the nearest, CPU against CUDA: order, ties, exclusions, sizes, errors.
+// The search for the nearest and the retrieval metrics, CPU against CUDA: order, ties, exclusions,
+// sizes, errors.
 
 #include <algorithm>
 #include <numeric>
@@ -79,6 +80,100 @@ KINDRED_PARITY(cosines) {
     record(side, text(items), random_items(33, 20, 3), random_items(items, 20, 4), 10, {});
 }
 
+eval::RetrievalResult evaluate(const Items& query, const Items& gallery,
+                               const eval::RetrievalOptions& options) {
+#ifdef KINDRED_CPU_SIDE
+  return eval::evaluate_retrieval(query.set(), gallery.set(), options);
+#else
+  return eval::evaluate_retrieval(Cuda{}, query.set(), gallery.set(), options);
+#endif
+}
+
+/// All numbers of a result, which follow from the ranks alone: equal to the last bit.
+void record(Side& side, const std::string& name, const eval::RetrievalResult& r) {
+  std::vector<double> values{r.mAP, r.r_precision, r.map_at_r, r.mINP};
+  for (const auto* list : {&r.recall, &r.precision})
+    values.insert(values.end(), list->begin(), list->end());
+  for (const std::int64_t v : {r.queries, r.queries_without_positives, r.pairs, r.positive_pairs})
+    values.push_back(static_cast<double>(v));
+  for (const std::int64_t v : r.hits) values.push_back(static_cast<double>(v));
+  for (const eval::QueryResult& q : r.per_query)
+    values.insert(
+        values.end(),
+        {static_cast<double>(q.positives), static_cast<double>(q.first_rank),
+         static_cast<double>(q.last_rank), q.average_precision, q.r_precision, q.map_at_r});
+  side.record(name, View<const double>{values.data(), {static_cast<std::int64_t>(values.size())}},
+              0);
+}
+
+/// Whole items with labels, cameras and ids.
+Items known_items(std::int64_t rows, std::int64_t labels, std::uint64_t stream) {
+  Items items = whole_items(rows, 4, stream);
+  items.labels = random_labels(rows, labels, stream + 1);
+  items.cameras = random_labels(rows, 2, stream + 2);
+  items.ids = random_labels(rows, rows, stream + 3);
+  return items;
+}
+
+// Ties, exclusions of both kinds, labels that are on one side alone, blocks of queries.
+KINDRED_PARITY(metrics) {
+  for (const auto& [items, labels] : {std::pair{40, 7}, std::pair{257, 200}, std::pair{3000, 2}}) {
+    const Items query = known_items(37, labels + 2, 20), gallery = known_items(items, labels, 30);
+    for (const std::int64_t bytes : {1, 1 << 30})
+      record(side, text(items, " items, ", bytes, " bytes"),
+             evaluate(query, gallery,
+                      {.precision_at = {1, 5, 100}, .normalize = false, .block_bytes = bytes}));
+  }
+  Items query = random_items(31, 20, 40), gallery = random_items(500, 20, 41);
+  query.labels = random_labels(31, 5, 42);
+  gallery.labels = random_labels(500, 5, 43);
+  record(side, "cosines", evaluate(query, gallery, {}));
+}
+
+// More relevant items of a row than a block of threads ranks at once.
+KINDRED_PARITY(many_ranks) {
+  const std::int64_t rows = 3, columns = 1000;
+  auto values = random_values<float>(rows * columns, 50);
+  for (std::size_t i = 0; i < values.size(); i += 7) values[i] = 0.25f;
+  for (std::size_t i = 0; i < values.size(); i += 5)
+    values[i] = -std::numeric_limits<float>::infinity();
+  std::vector<std::int64_t> list(static_cast<std::size_t>(columns));
+  std::iota(list.begin(), list.end(), std::int64_t{0});
+  const std::int64_t begins[] = {0, 100, 999}, counts[] = {1000, 0, 1}, results[] = {2, 1002, 1002};
+  std::vector<std::int64_t> sorted(1003, -1), compared(3);
+#ifdef KINDRED_CPU_SIDE
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const float* row = values.data() + i * columns;
+    const auto there = [](float v) { return v != -std::numeric_limits<float>::infinity(); };
+    compared[static_cast<std::size_t>(i)] = std::count_if(row, row + columns, there);
+    for (std::int64_t j = 0; j < counts[i]; ++j) {
+      const std::int64_t c = begins[i] + j;
+      std::int64_t rank = there(row[c]) ? 1 : 0;
+      for (std::int64_t g = 0; rank > 0 && g < columns; ++g)
+        rank += row[g] > row[c] || (row[g] == row[c] && g < c);
+      sorted[static_cast<std::size_t>(results[i] + j)] = rank;
+    }
+  }
+#else
+  std::vector<std::int64_t> words;
+  for (int i = 0; i < 3; ++i) words.insert(words.end(), {begins[i], counts[i], results[i]});
+  const auto x = side.input(values, {rows, columns});
+  const auto given = side.input(words, {rows, 3}), columns_of = side.input(list, {columns});
+  const auto ranks = side.input(sorted, {1003}), count = side.input(compared, {3});
+  side.run([&] {
+    cuda::ranks<64>(side.ctx, rows, columns, x.data,
+                    reinterpret_cast<const cuda::RankedColumns*>(given.data), columns_of.data,
+                    ranks.data, count.data);
+  });
+  sorted = side.host(ranks);
+  compared = side.host(count);
+#endif
+  side.check(sorted[0] == -1 && sorted[1] == -1, "nothing before the first result");
+  std::sort(sorted.begin() + 2, sorted.begin() + 1002);
+  side.record("ranks", side.input(sorted, {1003}));
+  side.record("compared", side.input(compared, {3}));
+}
+
 KINDRED_PARITY(crowded_thread) {
   // One thread meets more of the largest than are collected at once.
   const std::int64_t rows = 3, columns = 256 * 100, k = 150;
@@ -153,6 +248,14 @@ KINDRED_PARITY(errors) {
   gallery.features[13] = 3e38f;
   side.template check_throws<NumericError>(
       [&] { search(gallery, gallery, 1, {.normalize = false}); }, "overflow");
+  side.template check_throws<ShapeError>([&] { evaluate(query, query, {}); }, "need the labels");
+  Items labelled = query;
+  labelled.labels = {1, 2, 3};
+  labelled.ids = {1, 2, 3};
+  side.template check_throws<DataError>([&] { evaluate(labelled, labelled, {}); },
+                                        "no query has a relevant");
+  side.template check_throws<ConfigError>(
+      [&] { evaluate(labelled, labelled, {.precision_at = {0}}); }, "expected ranks from 1");
 }
 
 }  // namespace

@@ -78,21 +78,92 @@ Delivered epoch_of(const ImageList& list, const Sampler& sampler, const LoaderCo
   return drain(loader);
 }
 
-/// The message of the DataError that ends an epoch.
-std::string data_error(Loader& loader) {
+/// The message of the E that ends an epoch.
+template <class E>
+std::string error_of(Loader& loader) {
   loader.start(0);
   try {
     drain(loader);
-  } catch (const DataError& e) {
+  } catch (const E& e) {
     return e.what();
   }
   return "no exception";
 }
+std::string data_error(Loader& loader) { return error_of<DataError>(loader); }
 
 const Sampler in_order = BatchSampler{.batch_size = 4, .shuffle = false};
 constexpr LoaderConfig evaluation{.num_workers = 2, .on_unreadable = OnUnreadable::drop};
 
 }  // namespace
+
+TEST_CASE("loader: pixels that the device normalises are the numbers of NormalizeImage") {
+  const Images images(10);
+  images.remove(2);  // replaced, or dropped
+  const Pipeline transforms(16, {RandCropImage{.size = 16}, RandFlipImage{}, NormalizeImage{}});
+  for (const OnUnreadable how : {OnUnreadable::replace, OnUnreadable::drop})
+    for (const int workers : {0, 2}) {
+      LoaderConfig config{.num_workers = workers, .on_unreadable = how};
+      Loader numbers(images.list(), in_order, transforms, Seed{3}, config);
+      config.pixels = true;
+      Loader pixels(images.list(), in_order, transforms, Seed{3}, config);
+      numbers.start(1);
+      pixels.start(1);
+      Batch a, b;
+      while (numbers.next(a)) {
+        REQUIRE(pixels.next(b));
+        CHECK(b.images.data == nullptr);
+        REQUIRE(b.pixels.table != nullptr);
+        const View<const std::uint8_t>& values = b.pixels.pixels;
+        REQUIRE(values.shape == a.images.shape);
+        bool same = true;
+        for (std::int64_t i = 0; i < values.size(); ++i)
+          same =
+              same && b.pixels.table->at(values[i], static_cast<std::size_t>(i % 3)) == a.images[i];
+        CHECK(same);
+        CHECK(std::ranges::equal(a.indices, b.indices));
+      }
+      CHECK_FALSE(pixels.next(b));
+    }
+  CHECK_THROWS_WITH(Loader(images.list(), in_order, busy_transforms(), Seed{3}, {.pixels = true}),
+                    ContainsSubstring("last transform is not NormalizeImage"));
+  Loader twice(images.list(), in_order,
+               Pipeline(16, {ResizeImage{.size = 16}, NormalizeImage{}, NormalizeImage{}}), Seed{3},
+               {.pixels = true});
+  CHECK(error_of<ConfigError>(twice) ==
+        "Pipeline: the image is not 8-bit with 3 channels before the last NormalizeImage");
+}
+
+TEST_CASE("loader: what peek shows is what next delivers, and stays until then") {
+  const Images images(32);
+  Loader loader(images.list(), in_order, eval_transforms(16), Seed{1}, {.prefetch = 2});
+  Batch ahead, batch;
+  CHECK_FALSE(loader.peek(ahead));  // not started
+  loader.start(0);
+  std::size_t shown = 0;
+  for (bool more = loader.next(batch); more;) {
+    // The worker may be slow: a while, and then without.
+    bool ready = loader.peek(ahead);
+    for (int i = 0; i < 200 && !ready && batch.number < 7; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      ready = loader.peek(ahead);
+    }
+    const View<const float> seen = ready ? ahead.images : View<const float>{nullptr, {0}};
+    const std::vector<float> kept(seen.begin(), seen.end());
+    more = loader.next(batch);
+    if (!ready) continue;
+    REQUIRE(more);
+    ++shown;
+    CHECK(batch.images.data == seen.data);
+    CHECK(batch.images.shape == seen.shape);
+    CHECK(std::equal(kept.begin(), kept.end(), batch.images.begin()));
+  }
+  CHECK(shown > 0);
+  CHECK_FALSE(loader.peek(ahead));  // the end
+  Loader dropping(images.list(), in_order, eval_transforms(16), Seed{1}, evaluation);
+  dropping.start(0);
+  REQUIRE(dropping.next(batch));
+  CHECK_FALSE(dropping.peek(ahead));
+}
 
 TEST_CASE("loader: labels, cameras and pixels belong to the sample") {
   const Images images(10);

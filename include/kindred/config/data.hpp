@@ -176,11 +176,13 @@ enum class Purpose { train, evaluate };
 
 /// One part of DataLoader: dataset {name, image_root, cls_label_path, transform_ops}, sampler
 /// {name, batch_size, ...}, loader {num_workers, prefetch, cache_bytes}. `image` is
-/// Global.image_shape, `allocate` makes the memory of batches. Throws ConfigError that names the
+/// Global.image_shape, `allocate` makes the memory of batches; `pixels` where the device normalises
+/// images and the transforms leave it to it. Throws ConfigError that names the
 /// key, FileError and DataError of the list.
 inline std::unique_ptr<data::Loader> loader(const Section& s, data::ImageSize image, Seed seed,
                                             Purpose purpose,
-                                            decltype(data::LoaderConfig::allocate) allocate) {
+                                            decltype(data::LoaderConfig::allocate) allocate,
+                                            bool pixels) {
   const Section dataset = s.section("dataset");
   data::ImageList list = detail::image_list(dataset);
   std::vector<data::Transform> ops = detail::transforms(dataset);
@@ -202,8 +204,10 @@ inline std::unique_ptr<data::Loader> loader(const Section& s, data::ImageSize im
     how.finish();
   }
   s.finish();
-  return std::make_unique<data::Loader>(std::move(list), std::move(sampler),
-                                        data::Pipeline(image, std::move(ops)), seed, config);
+  data::Pipeline pipeline(image, std::move(ops));
+  config.pixels = pixels && pipeline.ends_in_normalization();
+  return std::make_unique<data::Loader>(std::move(list), std::move(sampler), std::move(pipeline),
+                                        seed, config);
 }
 
 }  // namespace kindred::config

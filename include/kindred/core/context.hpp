@@ -78,6 +78,9 @@ class Context {
   View<const T> upload(View<const T> host, Tensor<T>& /*memory*/) {
     return host;
   }
+  /// Begins to bring `host` where the next upload() of it puts it.
+  template <class T>
+  void prefetch(View<const T> /*host*/) {}
   /// `result` where the host can read it.
   template <class T>
   View<const T> download(View<const T> result, std::vector<T>& /*memory*/) {

@@ -28,13 +28,10 @@ inline void check(cudaError_t status, const char* call) {
 }
 
 #ifdef KINDRED_HAS_CUBLAS
-inline constexpr bool has_cublas = true;
 inline void check(cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS)
     throw DeviceError(text(call, ": ", cublasGetStatusString(status)));
 }
-#else
-inline constexpr bool has_cublas = false;
 #endif
 
 /// Throws DeviceError if this machine has no usable device.
@@ -107,12 +104,66 @@ inline std::shared_ptr<void> allocate_pinned(std::size_t bytes) {
   return std::shared_ptr<void>(data, [](void* p) { cudaFreeHost(p); });
 }
 
-/// How matrix products are computed where cuBLAS does them; sums are always FP32.
+/// A point in the work of a stream.
+class Event {
+ public:
+  Event() {
+    cudaEvent_t event = nullptr;
+    check(cudaEventCreate(&event), "cudaEventCreate");
+    event_.reset(event);
+  }
+  /// The point is after all that was given to `stream` so far.
+  void record(cudaStream_t stream) { check(cudaEventRecord(event_.get(), stream), "an event"); }
+  /// What is given to `stream` from now on starts after the point.
+  void precede(cudaStream_t stream) const {
+    check(cudaStreamWaitEvent(stream, event_.get(), 0), "an event");
+  }
+  /// The host waits until the point is passed.
+  void synchronize() const { check(cudaEventSynchronize(event_.get()), "a kernel"); }
+  /// Milliseconds from `begin` to this point; both must have been passed.
+  double since(const Event& begin) const {
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, begin.event_.get(), event_.get()),
+          "cudaEventElapsedTime");
+    return static_cast<double>(milliseconds);
+  }
+
+ private:
+  struct Destroy {
+    void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }
+  };
+  std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, Destroy> event_;
+};
+
+struct DestroyStream {
+  void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
+};
+/// A stream that the default stream neither waits for nor holds up.
+using Stream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, DestroyStream>;
+inline Stream make_stream() {
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  return Stream(stream);
+}
+
+/// How factors of float are multiplied in matrix products and convolutions that are not depthwise.
+/// Arrays, sums and everything else stay FP32. With cuBLAS the modes are faster, as tensor cores do
+/// the products; kindred's own kernels round alike, but take as long as in FP32.
 enum class MathMode {
   fp32,  ///< full precision
   tf32,  ///< factors rounded to 10 bits of mantissa
   bf16,  ///< factors rounded to 7 bits of mantissa
 };
+
+/// The threads of a block, x by y: whole warps, so that warps can combine their values, or one
+/// thread. A kernel's __launch_bounds__ name the same constants.
+template <int x, int y = 1>
+struct Block {
+  static_assert(x >= 1 && y >= 1 && x * y <= 1024, "a block has at most 1024 threads");
+  static_assert(x % 32 == 0 || x * y == 1, "a block has whole warps, or a single thread");
+};
+template <int x, int y = 1>
+inline constexpr Block<x, y> block{};
 
 /// Launches kernels on one stream of the current device. Results do not depend on the device's
 /// number of processors: work is cut by its shape alone, and no sum is taken in random order.
@@ -122,29 +173,24 @@ class Context {
   /// there is no device.
   explicit Context(int /*threads*/ = 0) : arena_(&allocate_device) {
     require_device();
-    cudaStream_t stream = nullptr;
-    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
-    stream_.reset(stream);
+    stream_ = make_stream();
     label_error_ = std::static_pointer_cast<int>(allocate_pinned(sizeof(int)));
     *label_error_ = 0;
   }
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
-  /// Waits for the stream, whose kernels still use the memory of the context.
-  ~Context() { cudaStreamSynchronize(stream_.get()); }
+  /// Waits for the streams, which still use the memory of the context.
+  ~Context() {
+    if (ahead_ != nullptr) cudaStreamSynchronize(ahead_->stream.get());
+    cudaStreamSynchronize(stream_.get());
+  }
 
   cudaStream_t stream() const { return stream_.get(); }
   Arena& arena() { return arena_; }
   /// True while memory is being planned: kernels check shapes, take scratch and compute nothing.
   bool planning() const { return arena_.recording(); }
   MathMode math() const { return math_; }
-  /// Throws DeviceError if this build cannot compute so.
-  void set_math(MathMode mode) {
-    if (mode != MathMode::fp32 && !has_cublas)
-      throw DeviceError(
-          "tf32 and bf16 need cuBLAS (KINDRED_HAS_CUBLAS), without which this was built");
-    math_ = mode;
-  }
+  void set_math(MathMode mode) { math_ = mode; }
 
   /// An array that lives until the returned tensor ends.
   template <class T>
@@ -157,8 +203,21 @@ class Context {
   template <class T>
   View<const T> upload(View<const T> host, Tensor<T>& memory) {
     memory = make<T>(host.shape, "uploaded");
-    if (!planning()) copy_bytes(memory.data, host.data, bytes_of(host), "upload");
+    if (planning()) return memory;
+    const bool fetched = ahead_ != nullptr && ahead_->holds(host.data, bytes_of(host));
+    if (fetched) ahead_->copied.precede(stream());
+    copy_bytes(memory.data, fetched ? ahead_->memory.get() : host.data, bytes_of(host), "upload");
+    if (fetched) ahead_->give_back(stream());
     return memory;
+  }
+  /// Begins to copy `host` to the device while kernels run; the next upload() of the same array
+  /// takes this copy. Until then its numbers must stay as they are. From memory that CUDA did not
+  /// make the copy is not ahead: the call waits for it. The first call, and one for a larger array
+  /// than before, allocates as much on the device.
+  template <class T>
+  void prefetch(View<const T> host) {
+    if (ahead_ == nullptr) ahead_ = std::make_unique<Ahead>();
+    ahead_->fetch(host.data, bytes_of(host));
   }
   /// A copy of `result` in `memory`; waits for it.
   template <class T>
@@ -169,14 +228,14 @@ class Context {
     return {memory.data(), result.shape};
   }
 
-  /// Runs kernel(arguments...) on grid x block threads. Does nothing while planning, and where an
-  /// extent of the grid is 0. Throws DeviceError that names the operation, `name`.
-  template <class... P, class... A>
-  void launch(const char* name, dim3 grid, dim3 block, void (*kernel)(P...), A&&... arguments) {
+  /// Runs kernel(arguments...) on a grid of blocks of x by y threads. Does nothing while planning,
+  /// and where an extent of the grid is 0. Throws DeviceError that names the operation, `name`.
+  template <int x, int y, class... P, class... A>
+  void launch(const char* name, dim3 grid, Block<x, y>, void (*kernel)(P...), A&&... arguments) {
     if (planning() || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     cudaLaunchConfig_t config{};
     config.gridDim = grid;
-    config.blockDim = block;
+    config.blockDim = dim3(x, y);
     config.stream = stream();
     check(cudaLaunchKernelEx(&config, kernel, std::forward<A>(arguments)...), name);
   }
@@ -277,11 +336,38 @@ class Context {
     return recorded;
   }
 
-  struct DestroyStream {
-    void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
+  /// One array that is copied by a stream of its own.
+  struct Ahead {
+    Stream stream = make_stream();
+    Event copied, taken;
+    std::shared_ptr<void> memory;
+    std::size_t capacity = 0, bytes = 0;
+    const void* source = nullptr;  ///< of what `memory` holds; null: nothing
+
+    void fetch(const void* host, std::size_t size) {
+      source = nullptr;
+      if (size > capacity) {
+        memory.reset();  // waits for the device
+        capacity = 0;
+        memory = allocate_device(size);
+        capacity = size;
+      }
+      taken.precede(stream.get());
+      check(cudaMemcpyAsync(memory.get(), host, size, cudaMemcpyDefault, stream.get()), "prefetch");
+      copied.record(stream.get());
+      source = host;
+      bytes = size;
+    }
+    bool holds(const void* host, std::size_t size) const {
+      return source != nullptr && source == host && bytes == size;
+    }
+    void give_back(cudaStream_t user) {
+      taken.record(user);
+      source = nullptr;
+    }
   };
 
-  std::unique_ptr<std::remove_pointer_t<cudaStream_t>, DestroyStream> stream_;
+  Stream stream_;
 #ifdef KINDRED_HAS_CUBLAS
   struct DestroyCublas {
     void operator()(cublasHandle_t handle) const { cublasDestroy(handle); }
@@ -291,6 +377,7 @@ class Context {
 #endif
   std::shared_ptr<int> label_error_;
   Arena arena_;
+  std::unique_ptr<Ahead> ahead_;
   MathMode math_ = MathMode::fp32;
 };
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -32,16 +33,37 @@ struct FeatureTable {
 /// Called after every batch with the number of images done and their total.
 using FeatureProgress = std::function<void(std::size_t done, std::size_t total)>;
 
-/// Runs `features(images)`, say of a Session, on every image of the loader's first epoch.
+namespace detail {
+
+/// features(images); of a batch of pixels, too, if it takes nothing but numbers.
+template <class F>
+View<const float> call_on_images(F& features, const Batch& batch, std::vector<float>& numbers) {
+  if (batch.pixels.table == nullptr) return features(batch.images);
+  if constexpr (std::is_invocable_v<F&, const PixelImages&>) {
+    return features(batch.pixels);
+  } else {
+    const View<const std::uint8_t>& pixels = batch.pixels.pixels;
+    numbers.resize(static_cast<std::size_t>(pixels.size()));
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+      numbers[i] = batch.pixels.table->at(pixels.data[i], i % 3);
+    return features(View<const float>{numbers.data(), pixels.shape});
+  }
+}
+
+}  // namespace detail
+
+/// Runs `features(images)`, say of a Session, on every image of the loader's first epoch. It takes
+/// a View<const float>, and may take PixelImages, too, if the loader has pixels.
 /// Throws DataError if no image can be read.
 template <class F>
 FeatureTable extract_features(Loader& loader, F&& features, const FeatureProgress& progress = {}) {
   FeatureTable table;
   loader.start(0);
   Batch batch;
+  std::vector<float> numbers;
   bool cameras = false;
   while (loader.next(batch)) {
-    const View<const float> f = features(batch.images);
+    const View<const float> f = detail::call_on_images(features, batch, numbers);
     table.width = f.dim(1);
     table.values.insert(table.values.end(), f.begin(), f.end());
     table.labels.insert(table.labels.end(), batch.labels.begin(), batch.labels.end());

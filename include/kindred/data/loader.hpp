@@ -40,7 +40,8 @@ namespace kindred::data {
 
 /// Memory of the loader; valid until its next call of next() or start().
 struct Batch {
-  View<const float> images;               ///< [B, H, W, 3]
+  View<const float> images;               ///< [B, H, W, 3]; nothing where there are pixels
+  PixelImages pixels;                     ///< with LoaderConfig::pixels
   std::span<const std::int64_t> labels;   ///< of the images that are in the batch
   std::span<const std::int64_t> cameras;  ///< -1 where the list has none
   std::span<const std::size_t> indices;   ///< positions in the image list
@@ -48,6 +49,11 @@ struct Batch {
   std::size_t number = 0;  ///< within the epoch
 
   std::size_t size() const { return indices.size(); }
+  /// f(images) or f(pixels).
+  template <class F>
+  decltype(auto) visit(F&& f) const {
+    return pixels.table != nullptr ? f(pixels) : f(images);
+  }
 };
 
 /// The images that could not be used since the loader was made, each counted once.
@@ -100,9 +106,12 @@ struct LoaderConfig {
   /// compete with the workers and with training.
   bool single_threaded_opencv = true;
   DecodeImage decode{};
+  /// Batches of 8-bit pixels, that the device normalises with the same bits: for transforms that
+  /// end in NormalizeImage.
+  bool pixels = false;
   /// Memory of the batches. Cuda::allocate_results gives memory that the device copies from at full
-  /// speed, and while the host goes on: TrainSession::step() may still read a batch when it
-  /// returns, so ask for its losses before next().
+  /// speed, and while the host goes on: TrainSession::step() and launch() may still read a batch
+  /// when they return, so ask for the losses before next().
   std::shared_ptr<void> (*allocate)(std::size_t bytes) = &cpu::allocate;
 };
 
@@ -177,7 +186,7 @@ struct BatchBuffer {
   std::vector<std::size_t> indices;
   std::size_t left = 0;
 
-  float* images() const { return static_cast<float*>(memory.get()); }
+  std::byte* bytes() const { return static_cast<std::byte*>(memory.get()); }
 };
 
 }  // namespace detail
@@ -203,6 +212,7 @@ class Loader {
         seed_(seed),
         counted_(store_.list().size(), false) {
     if (config_.single_threaded_opencv) cv::setNumThreads(1);
+    if (config_.pixels) table_ = &transforms_.table();
     if (config_.on_unreadable == OnUnreadable::replace) {
       groups_ = detail::group_by_label(list_labels());
       group_of_.resize(store_.list().size());
@@ -255,6 +265,22 @@ class Loader {
     return false;
   }
 
+  /// What next() will deliver, if it is ready now: its images alone, which stay where they are
+  /// until the next() after it. For TrainSession::prefetch(). Never ready where images may be
+  /// dropped.
+  bool peek(Batch& batch) {
+    if (!started_ || due_ >= plan_.size() || config_.num_workers == 0 ||
+        config_.on_unreadable == OnUnreadable::drop)
+      return false;
+    {
+      const std::lock_guard lock(mutex_);
+      // The buffer of the batch that is held now may be that of a later one.
+      if (due_ >= released_ || buffer_of(due_).left > 0) return false;
+    }
+    show(buffer_of(due_), plan_[due_].size(), batch);
+    return true;
+  }
+
   /// The path of the i-th image of a batch.
   std::string describe(const Batch& batch, std::size_t i) const { return path(batch.indices[i]); }
   /// Seconds that next() spent on waiting for images since start().
@@ -274,7 +300,9 @@ class Loader {
     return config;
   }
   Labels list_labels() const { return store_.list().labels(); }
-  std::size_t image_size() const { return static_cast<std::size_t>(image_shape().size()); }
+  std::size_t image_bytes() const {
+    return static_cast<std::size_t>(image_shape().size()) * (config_.pixels ? 1 : sizeof(float));
+  }
 
   // The ring. A buffer holds batch b where b % ring size is its place; batch b may be begun when
   // the consumer has let go of batch b - ring size.
@@ -285,7 +313,7 @@ class Loader {
     const std::size_t most = std::min(plan_.batch_size, plan_.indices.size());
     for (detail::BatchBuffer& buffer : ring_) {
       if (buffer.items.size() >= most) continue;
-      buffer.memory = config_.allocate(most * image_size() * sizeof(float));
+      buffer.memory = config_.allocate(most * image_bytes());
       buffer.items.resize(most);
       buffer.labels.resize(most);
       buffer.cameras.resize(most);
@@ -356,7 +384,7 @@ class Loader {
     const std::size_t wanted = plan_[batch][item];
     loaded.index = wanted;
     const std::uint64_t position = batch * plan_.batch_size + item;
-    float* out = buffer.images() + item * image_size();
+    std::byte* out = buffer.bytes() + item * image_bytes();
     try {
       loaded.present = try_sample(wanted, position, scratch, out, loaded);
       if (!loaded.present && config_.on_unreadable == OnUnreadable::replace)
@@ -367,11 +395,14 @@ class Loader {
   }
 
   bool try_sample(std::size_t index, std::uint64_t position, detail::ImageStore::Scratch& scratch,
-                  float* out, detail::LoadedImage& loaded) {
+                  std::byte* out, detail::LoadedImage& loaded) {
     // 40 bits of position leave 2^24 epochs.
     RandomSequence random({seed_.value, stream_of("transforms"), epoch_ << 40 | position});
     try {
-      transforms_(store_.load(index, scratch), random, out);
+      if (config_.pixels)
+        transforms_(store_.load(index, scratch), random, reinterpret_cast<std::uint8_t*>(out));
+      else
+        transforms_(store_.load(index, scratch), random, reinterpret_cast<float*>(out));
       loaded.index = index;
       return true;
     } catch (const ImageError& e) {
@@ -385,7 +416,7 @@ class Loader {
 
   /// The next images of the same label, then the next of the list, both in a ring.
   void replace(std::size_t wanted, std::uint64_t position, detail::ImageStore::Scratch& scratch,
-               float* out, detail::LoadedImage& loaded) {
+               std::byte* out, detail::LoadedImage& loaded) {
     constexpr std::size_t most_attempts = 16;  // of each kind; more means that the folder is gone
     const std::vector<std::size_t>& same = groups_[group_of_[wanted]];
     const auto here =
@@ -416,22 +447,32 @@ class Loader {
       for (auto& fault : loaded.faults) count(fault);
       if (!loaded.present) continue;
       if (kept != item)  // close the gap of dropped images
-        std::memcpy(buffer.images() + kept * image_size(), buffer.images() + item * image_size(),
-                    image_size() * sizeof(float));
+        std::memcpy(buffer.bytes() + kept * image_bytes(), buffer.bytes() + item * image_bytes(),
+                    image_bytes());
       const Sample& sample = store_.list()[loaded.index];
       buffer.labels[kept] = sample.label;
       buffer.cameras[kept] = sample.camera;
       buffer.indices[kept++] = loaded.index;
     }
     check_unreadable(number, n, kept, faulty);
-    const Shape image = image_shape();
-    batch.images = {buffer.images(),
-                    {static_cast<std::int64_t>(kept), image[0], image[1], image[2]}};
+    show(buffer, kept, batch);
     batch.labels = std::span(buffer.labels).first(kept);
     batch.cameras = std::span(buffer.cameras).first(kept);
     batch.indices = std::span(buffer.indices).first(kept);
     batch.epoch = epoch_;
     batch.number = number;
+  }
+
+  /// The first `count` images of the buffer.
+  void show(const detail::BatchBuffer& buffer, std::size_t count, Batch& batch) const {
+    const Shape image = image_shape();
+    const Shape shape{static_cast<std::int64_t>(count), image[0], image[1], image[2]};
+    batch.images = {};
+    batch.pixels = {};
+    if (config_.pixels)
+      batch.pixels = {{reinterpret_cast<const std::uint8_t*>(buffer.bytes()), shape}, *table_};
+    else
+      batch.images = {reinterpret_cast<const float*>(buffer.bytes()), shape};
   }
 
   void count(UnreadableReport::Example& fault) {
@@ -469,6 +510,7 @@ class Loader {
   Sampler sampler_;
   Pipeline transforms_;
   Seed seed_;
+  const PixelTable* table_ = nullptr;             // of the transforms, for pixels
   std::vector<std::vector<std::size_t>> groups_;  // images by label, ascending; to replace one
   std::vector<std::size_t> group_of_;
 

@@ -1,8 +1,11 @@
 #pragma once
 // Transforms in a row, from a decoded image to its place in the batch.
 
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -25,10 +28,12 @@ class Transform {
   template <ImageTransform T>
   Transform(T t) {  // NOLINT: a description is a transform
     if constexpr (requires { t.check(); }) t.check();
+    if constexpr (std::is_same_v<T, NormalizeImage>) table_ = t.table();
     apply_ = [t = std::move(t)](cv::Mat& image, const cv::Mat& place, RandomSequence& random) {
       // A transform that makes a new image anyway makes it where the batch wants it.
       if constexpr (requires(cv::Mat & out) { t.convert(image, out); }) {
-        cv::Mat out = image.size() == place.size() ? place : cv::Mat();
+        const bool fits = image.size() == place.size() && place.type() == CV_32FC3;
+        cv::Mat out = fits ? place : cv::Mat();
         t.convert(image, out);
         image = out;
       } else {
@@ -39,8 +44,11 @@ class Transform {
   void operator()(cv::Mat& image, const cv::Mat& place, RandomSequence& random) const {
     apply_(image, place, random);
   }
+  /// What NormalizeImage makes of 8-bit pixels; nothing for every other transform.
+  const std::optional<PixelTable>& table() const { return table_; }
 
  private:
+  std::optional<PixelTable> table_;
   std::function<void(cv::Mat&, const cv::Mat&, RandomSequence&)> apply_;
 };
 
@@ -59,12 +67,35 @@ class Pipeline {
   /// Throws ConfigError if the result is not float or not of size(), ImageError if a transform
   /// cannot use this image.
   void operator()(cv::Mat image, RandomSequence& random, float* out) const {
-    cv::Mat place(size_.height, size_.width, CV_32FC3, out);
-    for (const Transform& transform : transforms_) transform(image, place, random);
-    if (image.type() != CV_32FC3)
+    apply(transforms_.size(), image, random, cv::Mat(size_.height, size_.width, CV_32FC3, out));
+  }
+  /// The same without the NormalizeImage at the end: its 8-bit pixels, to be looked up in table().
+  void operator()(cv::Mat image, RandomSequence& random, std::uint8_t* out) const {
+    table();
+    apply(transforms_.size() - 1, image, random, cv::Mat(size_.height, size_.width, CV_8UC3, out));
+  }
+  /// Throws ConfigError if the last transform is not NormalizeImage.
+  const PixelTable& table() const {
+    if (transforms_.empty() || !transforms_.back().table())
       throw ConfigError(
-          "Pipeline: the transforms do not end in a float image with 3 channels; add "
-          "NormalizeImage");
+          "Pipeline: pixels cannot be normalised on the device, as the last transform is not "
+          "NormalizeImage; set LoaderConfig::pixels to false");
+    return *transforms_.back().table();
+  }
+  bool ends_in_normalization() const {
+    return !transforms_.empty() && transforms_.back().table().has_value();
+  }
+
+ private:
+  /// The first `count` transforms, into `place`.
+  void apply(std::size_t count, cv::Mat& image, RandomSequence& random, cv::Mat place) const {
+    for (std::size_t i = 0; i < count; ++i) transforms_[i](image, place, random);
+    if (image.type() != place.type())
+      throw ConfigError(
+          place.type() == CV_32FC3
+              ? "Pipeline: the transforms do not end in a float image with 3 channels; add "
+                "NormalizeImage"
+              : "Pipeline: the image is not 8-bit with 3 channels before the last NormalizeImage");
     if (image.size() != place.size())
       throw ConfigError(text("Pipeline: the transforms end in an image of ", image.cols, " x ",
                              image.rows, ", expected ", size_.width, " x ", size_.height,
@@ -72,7 +103,6 @@ class Pipeline {
     if (image.data != place.data) image.copyTo(place);
   }
 
- private:
   ImageSize size_;
   std::vector<Transform> transforms_;
 };

@@ -19,6 +19,7 @@
 #include <kindred/core/error.hpp>
 #include <kindred/core/random.hpp>
 #include <kindred/data/decode.hpp>
+#include <kindred/kernels/normalize_images.hpp>
 
 namespace kindred::data {
 
@@ -179,16 +180,21 @@ struct NormalizeImage {
   void convert(const cv::Mat& image, cv::Mat& out) const {
     out.create(image.size(), CV_32FC3);
     if (image.type() == CV_8UC3) {
-      std::array<std::array<float, 3>, 256> table;  // each of the 768 results once
-      for (std::size_t value = 0; value < 256; ++value)
-        for (std::size_t c = 0; c < 3; ++c) table[value][c] = at(static_cast<float>(value), c);
-      fill<unsigned char>(image, out,
-                          [&table](unsigned char v, std::size_t c) { return table[v][c]; });
+      const PixelTable of_values = table();
+      fill<unsigned char>(
+          image, out, [&of_values](unsigned char v, std::size_t c) { return of_values.at(v, c); });
     } else if (image.type() == CV_32FC3) {
       fill<float>(image, out, [this](float v, std::size_t c) { return at(v, c); });
     } else {
       throw ConfigError("NormalizeImage: the image is neither 8-bit nor float with 3 channels");
     }
+  }
+  /// The results for all 8-bit pixels.
+  PixelTable table() const {
+    PixelTable of_values;
+    for (std::size_t v = 0; v < 256; ++v)
+      for (std::size_t c = 0; c < 3; ++c) of_values.value[3 * v + c] = at(static_cast<float>(v), c);
+    return of_values;
   }
 
  private:

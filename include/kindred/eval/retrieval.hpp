@@ -14,68 +14,17 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <iomanip>
 #include <limits>
-#include <ostream>
-#include <sstream>
 #include <utility>
 #include <vector>
 
 #include <kindred/core/error.hpp>
 #include <kindred/eval/nearest.hpp>
+#include <kindred/eval/retrieval_result.hpp>
 #include <kindred/eval/similarity.hpp>
 #include <kindred/kernels/cpu/simd.hpp>
 
 namespace kindred::eval {
-
-/// One query. With ranks r_1 < r_2 < ... < r_R (from 1) of its R relevant items:
-struct QueryResult {
-  std::int64_t positives = 0;    ///< R; if 0, all else is 0 and the query is in no mean
-  std::int64_t first_rank = 0;   ///< r_1
-  std::int64_t last_rank = 0;    ///< r_R
-  double average_precision = 0;  ///< (1/R) sum over h of h / r_h
-  double r_precision = 0;        ///< number of r_h <= R, divided by R
-  double map_at_r = 0;           ///< (1/R) sum over r_h <= R of h / r_h
-};
-
-/// Means over the queries that have relevant items.
-struct RetrievalResult {
-  std::vector<std::int64_t> recall_at;
-  std::vector<double> recall;  ///< share of queries with r_1 <= k, for every k of recall_at (CMC)
-  std::vector<std::int64_t> precision_at;
-  /// Number of r_h <= k, divided by k: over all queries, as Precisionk of PaddleClas.
-  std::vector<double> precision;
-  double mAP = 0;
-  double r_precision = 0;
-  double map_at_r = 0;  ///< Musgrave et al., "A Metric Learning Reality Check", ECCV 2020
-  double mINP = 0;      ///< mean of R / r_R: Ye et al., "Deep Learning for Person Re-ID", 2021
-  std::int64_t queries = 0;
-  std::int64_t queries_without_positives = 0;
-  std::int64_t pairs = 0;           ///< compared: without the excluded ones
-  std::int64_t positive_pairs = 0;  ///< of them, of the same label
-  std::vector<QueryResult> per_query;
-  std::vector<std::int64_t> hits;  ///< [Q, |precision_at|] number of r_h <= k
-
-  /// Recall@k; throws ConfigError if it was not asked for.
-  double recall_of(std::int64_t k) const {
-    const auto found = std::find(recall_at.begin(), recall_at.end(), k);
-    if (found == recall_at.end()) throw ConfigError(text("recall@", k, " was not computed"));
-    return recall[static_cast<std::size_t>(found - recall_at.begin())];
-  }
-  /// "recall@1 0.86000, ..., mAP 0.71234, ... (6050 queries, 3 without positives)".
-  friend std::ostream& operator<<(std::ostream& out, const RetrievalResult& r) {
-    std::ostringstream line;
-    line << std::fixed << std::setprecision(5);
-    for (std::size_t i = 0; i < r.recall.size(); ++i)
-      line << "recall@" << r.recall_at[i] << ' ' << r.recall[i] << ", ";
-    for (std::size_t i = 0; i < r.precision.size(); ++i)
-      line << "precision@" << r.precision_at[i] << ' ' << r.precision[i] << ", ";
-    line << "mAP " << r.mAP << ", R-Precision " << r.r_precision << ", MAP@R " << r.map_at_r
-         << ", mINP " << r.mINP << " (" << r.queries << " queries, " << r.queries_without_positives
-         << " without positives)";
-    return out << line.str();
-  }
-};
 
 namespace detail {
 
@@ -146,78 +95,12 @@ inline void rank_by_binning(const float* s, std::int64_t n, std::vector<std::int
 /// Where binning overtakes counting (measured for 60,502 items, AVX-512).
 inline constexpr std::size_t most_positives_to_count = 1024;
 
-inline QueryResult query_result(const std::vector<std::int64_t>& ranks) {
-  QueryResult result;
-  if (ranks.empty()) return result;
-  const auto relevant = static_cast<std::int64_t>(ranks.size());
-  result.positives = relevant;
-  result.first_rank = ranks.front();
-  result.last_rank = ranks.back();
-  for (std::int64_t h = 1; h <= relevant; ++h) {
-    const std::int64_t rank = ranks[static_cast<std::size_t>(h - 1)];
-    const double precision = static_cast<double>(h) / static_cast<double>(rank);
-    result.average_precision += precision;
-    if (rank > relevant) continue;
-    result.r_precision += 1;
-    result.map_at_r += precision;
-  }
-  for (double* value : {&result.average_precision, &result.r_precision, &result.map_at_r})
-    *value /= static_cast<double>(relevant);
-  return result;
-}
-
-/// Means over result.per_query and result.hits, in their order; 0 where there is nothing to mean.
-inline void summarize_any(RetrievalResult& result) {
-  result.recall.assign(result.recall_at.size(), 0);
-  result.precision.assign(result.precision_at.size(), 0);
-  for (const QueryResult& q : result.per_query) {
-    ++result.queries;
-    result.positive_pairs += q.positives;
-    if (q.positives == 0) {
-      ++result.queries_without_positives;
-      continue;
-    }
-    for (std::size_t i = 0; i < result.recall.size(); ++i)
-      result.recall[i] += q.first_rank <= result.recall_at[i];
-    result.mAP += q.average_precision;
-    result.r_precision += q.r_precision;
-    result.map_at_r += q.map_at_r;
-    result.mINP += static_cast<double>(q.positives) / static_cast<double>(q.last_rank);
-  }
-  const auto counted = static_cast<double>(
-      std::max<std::int64_t>(1, result.queries - result.queries_without_positives));
-  for (double* mean : {&result.mAP, &result.r_precision, &result.map_at_r, &result.mINP})
-    *mean /= counted;
-  for (double& recall : result.recall) recall /= counted;
-  const std::size_t ranks = result.precision.size();
-  for (std::size_t i = 0; i < ranks; ++i) {
-    std::int64_t hits = 0;
-    for (std::size_t q = 0; q < result.per_query.size(); ++q) hits += result.hits[q * ranks + i];
-    result.precision[i] =
-        static_cast<double>(hits) / static_cast<double>(result.precision_at[i] * result.queries);
-  }
-}
-
-/// The same, where at least one query must have positives.
-inline void summarize(RetrievalResult& result) {
-  summarize_any(result);
-  if (result.queries == result.queries_without_positives)
-    throw DataError("no query has a relevant gallery item; do query and gallery share labels?");
-}
-
 /// evaluate_retrieval with the similarities [G] of query q as adjust(q, similarities, thread)
 /// leaves them.
 template <class Adjust>
 RetrievalResult evaluate_adjusted(const FeatureSet& query, const FeatureSet& gallery,
                                   const RetrievalOptions& options, Adjust&& adjust) {
-  check_sets(query, gallery);
-  if (query.labels.empty() || gallery.labels.empty())
-    throw ShapeError("retrieval metrics need the labels of query and gallery");
-  for (const auto& [name, ranks] : {std::pair("recall_at", &options.recall_at),
-                                    std::pair("precision_at", &options.precision_at)})
-    for (const std::int64_t k : *ranks)
-      if (k < 1) throw ConfigError(text(name, ": expected ranks from 1, got ", k));
-
+  check_metrics(query, gallery, options);
   struct Lists {
     std::vector<std::int64_t> positives, ranks;
   };
@@ -226,11 +109,7 @@ RetrievalResult evaluate_adjusted(const FeatureSet& query, const FeatureSet& gal
   const std::int64_t queries = query.features.dim(0), items = gallery.features.dim(0);
   std::vector<Lists> lists(static_cast<std::size_t>(blocks.context().threads()));
   std::vector<std::int64_t> compared(static_cast<std::size_t>(queries));
-  RetrievalResult result;
-  result.recall_at = options.recall_at;
-  result.precision_at = options.precision_at;
-  result.per_query.resize(static_cast<std::size_t>(queries));
-  result.hits.resize(static_cast<std::size_t>(queries) * options.precision_at.size());
+  RetrievalResult result = empty_result(queries, options);
 
   const auto evaluate = [&](std::int64_t q, float* similarities, Lists& own) {
     compared[static_cast<std::size_t>(q)] = items - relations.exclude(q, similarities);
@@ -239,12 +118,7 @@ RetrievalResult evaluate_adjusted(const FeatureSet& query, const FeatureSet& gal
       rank_by_counting(similarities, items, own.positives, own.ranks);
     else
       rank_by_binning(similarities, items, own.positives, own.ranks);
-    result.per_query[static_cast<std::size_t>(q)] = query_result(own.ranks);
-    const std::size_t count = options.precision_at.size();
-    for (std::size_t i = 0; i < count; ++i)
-      result.hits[static_cast<std::size_t>(q) * count + i] =
-          std::upper_bound(own.ranks.begin(), own.ranks.end(), options.precision_at[i]) -
-          own.ranks.begin();
+    note_query(result, q, own.ranks);
   };
   blocks.run(
       query.features, gallery.features, options.progress,

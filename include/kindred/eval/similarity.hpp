@@ -9,7 +9,6 @@
 #include <functional>
 #include <limits>
 #include <memory>
-#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
@@ -19,6 +18,7 @@
 #include <kindred/core/error.hpp>
 #include <kindred/core/shape.hpp>
 #include <kindred/eval/feature_set.hpp>
+#include <kindred/eval/retrieval_result.hpp>
 #include <kindred/kernels/cpu/gemm.hpp>
 #include <kindred/kernels/gemm.hpp>
 
@@ -57,29 +57,6 @@ inline void normalize_rows(std::int64_t rows, std::int64_t columns, const float*
       y[i * columns + c] = static_cast<float>(static_cast<double>(from[c]) / divisor);
   }
 }
-
-/// Which positions of a gallery have a value: its label, its id.
-class PositionsByValue {
- public:
-  explicit PositionsByValue(std::span<const std::int64_t> values)
-      : values_(values.begin(), values.end()), positions_(values.size()) {
-    std::iota(positions_.begin(), positions_.end(), std::int64_t{0});
-    std::stable_sort(positions_.begin(), positions_.end(), [&](std::int64_t a, std::int64_t b) {
-      return values[static_cast<std::size_t>(a)] < values[static_cast<std::size_t>(b)];
-    });
-    std::sort(values_.begin(), values_.end());
-  }
-  /// In ascending order.
-  std::span<const std::int64_t> operator()(std::int64_t value) const {
-    const auto [begin, end] = std::equal_range(values_.begin(), values_.end(), value);
-    return std::span(positions_)
-        .subspan(static_cast<std::size_t>(begin - values_.begin()),
-                 static_cast<std::size_t>(end - begin));
-  }
-
- private:
-  std::vector<std::int64_t> values_, positions_;
-};
 
 /// Says for every query which gallery items are excluded and which of the others are relevant.
 class Relations {

@@ -13,6 +13,7 @@
 #include <xtensor/xtensor.hpp>
 
 #include <kindred/core/run.hpp>
+#include <kindred/model/image_batch.hpp>
 
 namespace kindred {
 
@@ -43,16 +44,29 @@ class Session {
 
   /// The output of the neck, what retrieval compares: images [B,H,W,3] -> [B, feature_size()].
   /// Not normalised, as in PaddleClas.
-  View<const Scalar> features(View<const Scalar> images) { return run(images, Output::features); }
+  View<const Scalar> features(View<const Scalar> images) {
+    return run(Input(images), Output::features);
+  }
   /// The output of the backbone.
-  View<const Scalar> backbone(View<const Scalar> images) { return run(images, Output::backbone); }
+  View<const Scalar> backbone(View<const Scalar> images) {
+    return run(Input(images), Output::backbone);
+  }
   /// The output of the head; margin heads give the unscaled cosines.
-  View<const Scalar> logits(View<const Scalar> images) { return run(images, Output::logits); }
+  View<const Scalar> logits(View<const Scalar> images) {
+    return run(Input(images), Output::logits);
+  }
+
+  // The same of images that the device normalises.
+  View<const Scalar> features(const PixelImages& x) { return run(Input(x), Output::features); }
+  View<const Scalar> backbone(const PixelImages& x) { return run(Input(x), Output::backbone); }
+  View<const Scalar> logits(const PixelImages& x) { return run(Input(x), Output::logits); }
 
   Matrix features(const Images& images) { return copy(features(view(images))); }
   Matrix backbone(const Images& images) { return copy(backbone(view(images))); }
   Matrix logits(const Images& images) { return copy(logits(view(images))); }
 
+  /// Where kernels run: on a GPU, set_math() for the passes from now on.
+  typename Model::Context& context() { return state_->together.ctx; }
   /// Bytes of activations, scratch, prepared weights and collected results: the largest so far.
   std::size_t bytes() const {
     std::size_t sum =
@@ -64,13 +78,14 @@ class Session {
   /// they are more than a part.
   const Plan& plan(const Shape& images) {
     check(images);
-    const Shape part = with_images(images, part_size(images[0]));
-    return plan_for(state_->together, part, Output::features);
+    return plan_for(state_->together, Input::planned(images, false).part(0, part_size(images[0])),
+                    Output::features);
   }
 
  private:
   enum class Output { backbone, features, logits };
-  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, Output>;
+  using Input = ImageBatch<Scalar>;
+  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, Output>;
 
   /// A context and all that a pass on it leaves.
   struct Worker {
@@ -95,9 +110,6 @@ class Session {
       return std::clamp<std::int64_t>(batch / 4, 1, Model::Context::images_per_part);
     return batch;
   }
-  static Shape with_images(const Shape& images, std::int64_t count) {
-    return {count, images[1], images[2], images[3]};
-  }
 
   static View<const Scalar> view(const Images& x) {
     return {x.data(),
@@ -121,18 +133,20 @@ class Session {
                             "; raise SessionOptions::max_batch"));
   }
 
-  const Plan& plan_for(Worker& worker, const Shape& shape, Output output) {
-    const Key key{shape[0], shape[1], shape[2], output};
+  /// Of a batch as `images`, whose data is not looked at.
+  const Plan& plan_for(Worker& worker, const Input& images, Output output) {
+    const Shape& shape = images.shape();
+    const Key key{shape[0], shape[1], shape[2], images.has_pixels(), output};
     const auto found = worker.plans.find(key);
     if (found != worker.plans.end()) return found->second;
     Arena& arena = worker.ctx.arena();
     arena.begin_recording();
-    pass(worker, {nullptr, shape}, output);
+    pass(worker, images, output);
     return worker.plans.emplace(key, arena.end_recording()).first->second;
   }
 
   /// Makes the weights that a pass to this output asks for, if the model has changed.
-  void prepare(const Shape& shape, Output output) {
+  void prepare(const Input& images, Output output) {
     State& s = *state_;
     if (s.version != model_->version()) {
       s.weights.clear();
@@ -145,7 +159,7 @@ class Session {
     arena.begin_recording();
     s.weights.set_preparing(true);
     try {
-      pass(s.together, {nullptr, shape}, output);
+      pass(s.together, images, output);
     } catch (...) {  // a shape that does not fit: later passes must still only look
       s.weights.set_preparing(false);
       throw;
@@ -155,23 +169,23 @@ class Session {
     prepared = true;
   }
 
-  View<const Scalar> run(View<const Scalar> images, Output output) {
-    check(images.shape);
-    if constexpr (requires { Model::Context::prepares_weights; }) prepare(images.shape, output);
+  View<const Scalar> run(const Input& images, Output output) {
+    check(images.shape());
+    if constexpr (requires { Model::Context::prepares_weights; }) prepare(images, output);
     if constexpr (requires { Model::Context::images_per_part; }) {
-      const std::int64_t part = part_size(images.dim(0));
-      if (part < images.dim(0)) return run_in_parts(images, part, output);
+      const std::int64_t batch = images.shape()[0], part = part_size(batch);
+      if (part < batch) return run_in_parts(images, part, output);
     }
     Worker& worker = state_->together;
-    worker.ctx.arena().begin_replay(plan_for(worker, images.shape, output));
+    worker.ctx.arena().begin_replay(plan_for(worker, images, output));
     pass(worker, images, output);
     return worker.ctx.download(View<const Scalar>(worker.result), state_->collected);
   }
 
-  View<const Scalar> run_in_parts(View<const Scalar> images, std::int64_t part, Output output) {
+  View<const Scalar> run_in_parts(const Input& images, std::int64_t part, Output output) {
     State& s = *state_;
-    const std::int64_t batch = images.dim(0), parts = (batch + part - 1) / part;
-    const std::int64_t image = images.size() / batch, width = output_size(output);
+    const std::int64_t batch = images.shape()[0], parts = (batch + part - 1) / part;
+    const std::int64_t width = output_size(output);
     const bool parallel = parts >= s.together.ctx.threads();
     while (parallel && static_cast<int>(s.alone.size()) < s.together.ctx.threads())
       s.alone.push_back(std::make_unique<Worker>(1));
@@ -179,7 +193,7 @@ class Session {
     auto plan = [&](Worker& worker) {
       Arena& arena = worker.ctx.arena();
       for (const std::int64_t count : {part, (batch - 1) % part + 1})
-        arena.reserve(plan_for(worker, with_images(images.shape, count), output).bytes());
+        arena.reserve(plan_for(worker, images.part(0, count), output).bytes());
     };
     if (parallel)
       for (auto& worker : s.alone) plan(*worker);
@@ -188,9 +202,9 @@ class Session {
     s.collected.resize(static_cast<std::size_t>(batch * width));
 
     auto run_part = [&](Worker& worker, std::int64_t i) {
-      const std::int64_t begin = i * part, count = std::min(part, batch - begin);
-      const View<const Scalar> slice{images.data + begin * image, with_images(images.shape, count)};
-      worker.ctx.arena().begin_replay(plan_for(worker, slice.shape, output));
+      const std::int64_t begin = i * part;
+      const Input slice = images.part(begin, std::min(part, batch - begin));
+      worker.ctx.arena().begin_replay(plan_for(worker, slice, output));
       pass(worker, slice, output);
       std::copy(worker.result.begin(), worker.result.end(), s.collected.data() + begin * width);
     };
@@ -215,14 +229,14 @@ class Session {
     return model_->class_num();
   }
 
-  void pass(Worker& worker, View<const Scalar> images, Output output) {
+  void pass(Worker& worker, const Input& images, Output output) {
     const typename Model::RunType run{.ctx = worker.ctx,
                                       .parameters = model_->trainable().data(),
                                       .statistics = model_->statistics().data(),
                                       .random = {model_->seed().value, 0, 0},
                                       .weights = &state_->weights};
-    Tensor<Scalar> uploaded;
-    const View<const Scalar> input = worker.ctx.upload(images, uploaded);
+    typename Input::Memory uploaded;
+    const View<const Scalar> input = images.on_device(worker.ctx, uploaded);
     auto x = model_->backbone().forward(run, input, worker.saved.backbone);
     uploaded.reset();
     if (output == Output::backbone && x.shape.rank() != 2)

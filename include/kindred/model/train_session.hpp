@@ -35,9 +35,29 @@ class TrainSession {
   std::span<const loss::LossReport> forward_backward(View<const Scalar> images,
                                                      std::span<const std::int64_t> labels,
                                                      std::uint64_t step) {
-    with_batch(images, labels, [&](const Batch& b) { pass(b, step); });
+    launch(images, labels, step);
     return losses();
   }
+  /// The same of images that the device normalises.
+  std::span<const loss::LossReport> forward_backward(const PixelImages& images,
+                                                     std::span<const std::int64_t> labels,
+                                                     std::uint64_t step) {
+    launch(images, labels, step);
+    return losses();
+  }
+  /// forward_backward() that a GPU is not waited for: losses() does it.
+  void launch(View<const Scalar> images, std::span<const std::int64_t> labels, std::uint64_t step) {
+    with_batch(Images(images), labels, [&](const Batch& b) { pass(b, step); });
+  }
+  void launch(const PixelImages& images, std::span<const std::int64_t> labels, std::uint64_t step) {
+    with_batch(Images(images), labels, [&](const Batch& b) { pass(b, step); });
+  }
+
+  /// Begins to copy the images of the next batch to a GPU while it computes the last one. They must
+  /// stay as they are until then; in pinned memory, see Cuda::allocate_results. On a CPU nothing is
+  /// to be done.
+  void prefetch(View<const Scalar> images) { Images(images).prefetch(state_->ctx); }
+  void prefetch(const PixelImages& images) { Images(images).prefetch(state_->ctx); }
 
   /// One whole step: gradients from zero, forward and backward as in forward_backward(), then
   /// update(context), which applies an optimizer to gradients(). On a GPU it is launched as one
@@ -46,13 +66,12 @@ class TrainSession {
   template <class F>
   void step(View<const Scalar> images, std::span<const std::int64_t> labels, std::uint64_t step,
             F&& update) {
-    with_batch(images, labels, [&](const Batch& b) {
-      state_->ctx.run_graph(state_->graphs[key(images.shape)], [&] {
-        zero_gradients();
-        pass(b, step);
-        update(state_->ctx);
-      });
-    });
+    whole_step(Images(images), labels, step, update);
+  }
+  template <class F>
+  void step(const PixelImages& images, std::span<const std::int64_t> labels, std::uint64_t step,
+            F&& update) {
+    whole_step(Images(images), labels, step, update);
   }
 
   /// Of the last batch, whose end it waits for.
@@ -90,31 +109,33 @@ class TrainSession {
 
   Context& context() { return state_->ctx; }
   /// The plan of a step on images of this shape, made now if need be: its bytes and largest arrays.
-  const Plan& plan(const Shape& images) { return plan_for(images); }
+  const Plan& plan(const Shape& images) { return plan_for(Images::planned(images, false)); }
 
  private:
-  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
+  using Images = ImageBatch<Scalar>;
+  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool>;
 
   struct State {
     State(const Model& model, int threads)
-        : ctx(threads),
-          gradients(std::static_pointer_cast<Scalar>(Model::Device::allocate(
+        : gradients(std::static_pointer_cast<Scalar>(Model::Device::allocate(
               static_cast<std::size_t>(model.parameters().trainable_size()) * sizeof(Scalar)))),
           reports(static_cast<std::size_t>(model.loss().entries())),
           values(reports.size() * loss::report_size),
           results(std::static_pointer_cast<Scalar[]>(
-              Model::Device::allocate_results((values + 2) * sizeof(Scalar)))) {
+              Model::Device::allocate_results((values + 2) * sizeof(Scalar)))),
+          ctx(threads) {
       model.loss().describe(reports.data());
       std::fill_n(results.get(), values + 2, Scalar(0));
     }
-    Context ctx;
+    // A context waits for its kernels when it ends, and what they write must still be there.
     std::shared_ptr<Scalar> gradients;
-    std::map<Key, Plan> plans;
-    std::map<Key, typename Context::Graph> graphs;
-    typename Model::Saved saved;
     std::vector<loss::LossReport> reports;
     std::size_t values;                 ///< numbers of all losses
     std::shared_ptr<Scalar[]> results;  ///< them, and whether images and gradients are finite
+    Context ctx;
+    std::map<Key, Plan> plans;
+    std::map<Key, typename Context::Graph> graphs;
+    typename Model::Saved saved;
   };
 
   /// A batch where kernels can read it.
@@ -124,7 +145,10 @@ class TrainSession {
     loss::TeacherOutput<Scalar> teacher;
   };
 
-  static Key key(const Shape& images) { return {images[0], images[1], images[2]}; }
+  static Key key(const Images& images) {
+    const Shape& shape = images.shape();
+    return {shape[0], shape[1], shape[2], images.has_pixels()};
+  }
 
   bool finite(std::size_t which) const {
     state_->ctx.synchronize();
@@ -147,25 +171,28 @@ class TrainSession {
                              model_->class_num(), "); raise class_num of the head or relabel"));
   }
 
-  const Plan& plan_for(const Shape& shape) {
-    const auto found = state_->plans.find(key(shape));
+  /// Of a batch as `images`, whose data is not looked at.
+  const Plan& plan_for(const Images& images) {
+    const auto found = state_->plans.find(key(images));
     if (found != state_->plans.end()) return found->second;
     Arena& arena = state_->ctx.arena();
     arena.begin_recording();
     // Addresses that nobody reads: heads tell training from evaluation by the presence of labels.
+    const std::int64_t batch = images.shape()[0];
     loss::TeacherOutput<Scalar> teacher;
-    if (teacher_ != nullptr) teacher = teacher_->planned(shape[0]);
-    upload({nullptr, shape}, {reinterpret_cast<const std::int64_t*>(Arena::alignment), {shape[0]}},
-           teacher, [&](const Batch& b) { pass(b, 0); });
-    return state_->plans.emplace(key(shape), arena.end_recording()).first->second;
+    if (teacher_ != nullptr) teacher = teacher_->planned(batch);
+    upload(images, {reinterpret_cast<const std::int64_t*>(Arena::alignment), {batch}}, teacher,
+           [&](const Batch& b) { pass(b, 0); });
+    return state_->plans.emplace(key(images), arena.end_recording()).first->second;
   }
 
   template <class F>
-  void upload(View<const Scalar> images, View<const std::int64_t> labels,
+  void upload(const Images& images, View<const std::int64_t> labels,
               loss::TeacherOutput<Scalar> teacher, F&& f) {
-    Tensor<Scalar> of_images, of_features, of_logits;
+    typename Images::Memory of_images;
+    Tensor<Scalar> of_features, of_logits;
     Tensor<std::int64_t> of_labels;
-    Batch batch{state_->ctx.upload(images, of_images), state_->ctx.upload(labels, of_labels),
+    Batch batch{images.on_device(state_->ctx, of_images), state_->ctx.upload(labels, of_labels),
                 teacher};
     if (teacher.features.data != nullptr)
       batch.teacher.features = state_->ctx.upload(teacher.features, of_features);
@@ -174,14 +201,32 @@ class TrainSession {
     f(batch);
   }
 
+  loss::TeacherOutput<Scalar> ask_teacher(const Images& images) {
+    if (teacher_ == nullptr) return {};
+    if (images.has_pixels())
+      throw ConfigError("a teacher reads normalised images; set LoaderConfig::pixels to false");
+    return (*teacher_)(images.values);
+  }
+
   /// Calls f with the batch within a planned pass.
   template <class F>
-  void with_batch(View<const Scalar> images, std::span<const std::int64_t> labels, F&& f) {
-    check(images.shape, labels);
-    loss::TeacherOutput<Scalar> teacher;
-    if (teacher_ != nullptr) teacher = (*teacher_)(images);
-    state_->ctx.arena().begin_replay(plan_for(images.shape));
+  void with_batch(const Images& images, std::span<const std::int64_t> labels, F&& f) {
+    check(images.shape(), labels);
+    const loss::TeacherOutput<Scalar> teacher = ask_teacher(images);
+    state_->ctx.arena().begin_replay(plan_for(images));
     upload(images, {labels.data(), {static_cast<std::int64_t>(labels.size())}}, teacher, f);
+  }
+
+  template <class F>
+  void whole_step(const Images& images, std::span<const std::int64_t> labels, std::uint64_t step,
+                  F&& update) {
+    with_batch(images, labels, [&](const Batch& b) {
+      state_->ctx.run_graph(state_->graphs[key(images)], [&] {
+        zero_gradients();
+        pass(b, step);
+        update(state_->ctx);
+      });
+    });
   }
 
   void pass(const Batch& batch, std::uint64_t step) {

@@ -212,11 +212,15 @@ class Trainer {
     const lr::Progress length{0, batches / options.update_freq, options.epochs, at_.scores};
     while (at_.batch < batches && loader.next(batch)) {
       if (at_.batch % options.update_freq == 0) session_.zero_gradients();
-      const auto losses = session_.forward_backward(
-          batch.images, batch.labels, static_cast<std::uint64_t>(at_.epoch * batches + at_.batch));
+      visit_images(batch, [&](const auto& images) {
+        session_.launch(images, batch.labels,
+                        static_cast<std::uint64_t>(at_.epoch * batches + at_.batch));
+      });
+      if (at_.batch + 1 < batches) prefetch(loader);
+      const auto losses = session_.losses();
       check_finite(losses, batch.images, [&](std::size_t i) { return loader.describe(batch, i); });
       ++at_.batch;
-      note(losses, batch.images.dim(0));
+      note(losses, static_cast<std::int64_t>(batch.labels.size()));
       if (at_.batch % options.update_freq != 0) continue;
       lr::Progress progress = length;
       progress.step = at_.step;
@@ -228,6 +232,23 @@ class Trainer {
         save(options.output / "latest.safetensors");
       }
     }
+  }
+
+  /// f(images), or f(pixels) where a loader has them.
+  template <class Batch, class F>
+  static void visit_images(const Batch& batch, F&& f) {
+    if constexpr (requires { batch.visit(f); })
+      batch.visit(f);
+    else
+      f(batch.images);
+  }
+  /// Brings the next batch to the GPU while it works on this one, if the loader has it already.
+  template <class Loader>
+  void prefetch(Loader& loader) {
+    typename Loader::Batch next;
+    if constexpr (requires { loader.peek(next); })
+      if (loader.peek(next))
+        visit_images(next, [&](const auto& images) { session_.prefetch(images); });
   }
 
   void update(const lr::Progress& progress, std::int64_t update_freq) {
@@ -278,7 +299,7 @@ class Trainer {
 
   void check_finite(std::span<const loss::LossReport> losses, View<const Scalar> images,
                     const Describe& describe) {
-    if (!session_.images_finite()) {
+    if (!session_.images_finite() && images.data != nullptr) {
       const std::int64_t pixels = images.size() / images.dim(0);
       std::int64_t i = 0;
       while (finite(images.data + i * pixels, pixels)) ++i;

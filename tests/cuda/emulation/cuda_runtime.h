@@ -7,9 +7,11 @@
 //   * Every thread of a block is a fiber; a barrier switches fibers. A barrier that a thread misses
 //     ends the program with a message.
 //   * Work is done when the host waits for it and not before, so a missing synchronisation shows.
-//   * Memory from cudaMalloc starts as NaN, and the host cannot touch it after a wait. Shared
-//   memory
-//     starts as NaN in the first blocks of every launch.
+//   * Memory from cudaMalloc starts as NaN, and the host cannot touch it after a wait; memory from
+//     cudaMallocManaged it cannot touch while work on it may be in flight. Shared memory starts as
+//     NaN in the first blocks of every launch.
+//   * Streams run as far ahead of each other as their events allow.
+//   * Allocations, waits and copies of pageable memory end the program while a graph is recorded.
 //   * Blocks run in ascending or descending order, see emulation::descending_blocks.
 
 #include <link.h>
@@ -22,6 +24,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -426,6 +429,11 @@ namespace emulation {
 
 enum class Kind { device, managed, pinned };
 
+struct Stream {
+  unsigned number = ++created;
+  static inline unsigned created = 0;
+};
+
 /// Memory and work in flight.
 class Runtime {
  public:
@@ -435,6 +443,7 @@ class Runtime {
   }
 
   void* allocate(std::size_t bytes, Kind kind) {
+    forbid_in_graph("an allocation while a graph is recorded");
     const std::size_t rounded = (bytes + 4095) / 4096 * 4096;
     void* data = mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) return nullptr;
@@ -461,19 +470,40 @@ class Runtime {
   using Work = std::function<void()>;
   using Works = std::vector<Work>;
 
-  void submit(Work work) {
-    (recorded_ != nullptr ? *recorded_ : queue_).push_back(std::move(work));
+  /// What a stream waits for: that as many records of the event are done as there were.
+  struct Event {
+    std::uint64_t recorded = 0, done = 0;
+  };
+
+  void submit(Work work, Stream* stream) { add({std::move(work), nullptr, 0}, stream); }
+  void record(Event* event, Stream* stream) {
+    const std::uint64_t number = ++event->recorded;
+    add({[event, number] { event->done = number; }, nullptr, 0}, stream);
+  }
+  void wait_for(Event* event, Stream* stream) {
+    add({[] {}, event, event->recorded}, stream);
   }
   /// Work is kept in `works` from now on, instead of being done; null ends that.
   void record_in(Works* works) { recorded_ = works; }
-  /// Does all work that was submitted; then the host cannot touch device memory any more.
+  /// Ends the program if a graph is being recorded, where CUDA forbids `what`.
+  void forbid_in_graph(const char* what) const {
+    if (recorded_ != nullptr) fail(what);
+  }
+  /// Does all work that was submitted; then the host cannot touch device memory any more. Work of
+  /// one stream is in order; of several, everything that does not wait for an event is done first
+  /// on the youngest stream, or on the oldest with descending_blocks.
   void drain() {
-    if (recorded_ != nullptr) fail("a wait while a graph is recorded");
-    if (queue_.empty()) return;
+    forbid_in_graph("a wait while a graph is recorded");
+    if (queues_.empty()) return;
     open(true);
-    Works queue;
-    queue.swap(queue_);
-    for (auto& work : queue) work();
+    while (!queues_.empty()) {
+      const auto next = runnable();
+      auto& [stream, queue] = *next;
+      const Work work = std::move(queue.front().work);
+      queue.pop_front();
+      if (queue.empty()) queues_.erase(next);
+      work();
+    }
     open(false);
   }
 
@@ -482,15 +512,43 @@ class Runtime {
     std::size_t bytes;
     Kind kind;
   };
+  struct Item {
+    Work work;
+    const Event* awaited;
+    std::uint64_t number;
+    bool runnable() const { return awaited == nullptr || awaited->done >= number; }
+  };
+  using Queues = std::map<unsigned, std::deque<Item>>;  // by the age of the stream
+
   void open(bool on) {
     open_ = on;
+    protect(Kind::device, on);
+    protect(Kind::managed, true);
+  }
+  void protect(Kind kind, bool accessible) {
     for (auto& [data, allocation] : allocations_)
-      if (allocation.kind == Kind::device)
-        mprotect(data, allocation.bytes, on ? PROT_READ | PROT_WRITE : PROT_NONE);
+      if (allocation.kind == kind)
+        mprotect(data, allocation.bytes, accessible ? PROT_READ | PROT_WRITE : PROT_NONE);
+  }
+  void add(Item item, Stream* stream) {
+    if (recorded_ != nullptr) {
+      recorded_->push_back(std::move(item.work));
+      return;
+    }
+    if (queues_.empty() && !open_) protect(Kind::managed, false);
+    queues_[stream == nullptr ? 0 : stream->number].push_back(std::move(item));
+  }
+  Queues::iterator runnable() {
+    auto found = queues_.end();
+    for (auto i = queues_.begin(); i != queues_.end(); ++i)
+      if (i->second.front().runnable() && (found == queues_.end() || !descending_blocks)) found = i;
+    if (found == queues_.end()) fail("streams wait for each other");
+    return found;
   }
 
   std::map<char*, Allocation> allocations_;
-  Works queue_, *recorded_ = nullptr;
+  Queues queues_;
+  Works* recorded_ = nullptr;
   bool open_ = false;
 };
 
@@ -529,8 +587,6 @@ void run_grid(dim3 grid, dim3 block, void (*kernel)(P...), std::tuple<P...>& arg
   }
 }
 
-struct Stream {};
-struct Event {};
 struct Graph {
   Runtime::Works works;
 };
@@ -540,7 +596,7 @@ inline Graph* recording = nullptr;
 }  // namespace emulation
 
 using cudaStream_t = emulation::Stream*;
-using cudaEvent_t = emulation::Event*;
+using cudaEvent_t = emulation::Runtime::Event*;
 enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming = 2 };
 enum cudaMemcpyKind {
   cudaMemcpyHostToHost,
@@ -570,7 +626,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (!valid) return cudaErrorInvalidConfiguration;
   std::tuple<P...> kept{static_cast<P>(arguments)...};
   emulation::Runtime::get().submit(
-      [=]() mutable { emulation::run_grid(grid, block, kernel, kept); });
+      [=]() mutable { emulation::run_grid(grid, block, kernel, kept); }, config->stream);
   return cudaSuccess;
 }
 
@@ -620,15 +676,18 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
 inline cudaError_t cudaDeviceSynchronize() { return cudaStreamSynchronize(nullptr); }
 
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
-                                   cudaStream_t) {
+                                   cudaStream_t stream) {
   emulation::Runtime& runtime = emulation::Runtime::get();
   if (runtime.knows(from)) {
-    runtime.submit([=] { std::memcpy(to, from, bytes); });
+    runtime.submit([=] { std::memcpy(to, from, bytes); }, stream);
   } else {  // pageable memory is read before the call returns
+    runtime.forbid_in_graph("a copy of pageable memory while a graph is recorded");
     const char* begin = static_cast<const char*>(from);
-    runtime.submit([to, kept = std::vector<char>(begin, begin + bytes)] {
-      if (!kept.empty()) std::memcpy(to, kept.data(), kept.size());
-    });
+    runtime.submit(
+        [to, kept = std::vector<char>(begin, begin + bytes)] {
+          if (!kept.empty()) std::memcpy(to, kept.data(), kept.size());
+        },
+        stream);
   }
   if (!runtime.knows(to)) runtime.drain();  // a copy to pageable memory waits
   return cudaSuccess;
@@ -637,8 +696,8 @@ inline cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cud
   cudaMemcpyAsync(to, from, bytes, kind, nullptr);
   return cudaDeviceSynchronize();
 }
-inline cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t) {
-  emulation::Runtime::get().submit([=] { std::memset(data, value, bytes); });
+inline cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t stream) {
+  emulation::Runtime::get().submit([=] { std::memset(data, value, bytes); }, stream);
   return cudaSuccess;
 }
 
@@ -667,8 +726,8 @@ inline cudaError_t cudaGraphExecUpdate(cudaGraphExec_t executable, cudaGraph_t g
   *executable = *graph;
   return cudaSuccess;
 }
-inline cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
-  for (const auto& work : executable->works) emulation::Runtime::get().submit(work);
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  for (const auto& work : executable->works) emulation::Runtime::get().submit(work, stream);
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
@@ -680,19 +739,24 @@ inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
 }
 
 inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
-  *event = new emulation::Event;
+  *event = new emulation::Runtime::Event;
   return cudaSuccess;
 }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return cudaEventCreate(event);
 }
 inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  emulation::Runtime::get().drain();
   delete event;
   return cudaSuccess;
 }
-inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  emulation::Runtime::get().record(event, stream);
+  return cudaSuccess;
+}
 inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaDeviceSynchronize(); }
-inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned = 0) {
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned = 0) {
+  emulation::Runtime::get().wait_for(event, stream);
   return cudaSuccess;
 }
 /// No time is emulated.

@@ -19,7 +19,7 @@ void check(bool passed, const char* what) {
 
 template <class... P, class... A>
 void launch(dim3 grid, dim3 block, void (*kernel)(P...), A... arguments) {
-  cudaLaunchConfig_t config;
+  cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   check(cudaLaunchKernelEx(&config, kernel, arguments...) == cudaSuccess, "a launch");
@@ -92,7 +92,6 @@ __global__ void pass_on(int* out) {
 void check_barriers() {
   int* out = managed(300);
   launch(3, 100, pass_on, out);
-  check(out[0] == -1, "nothing is done before the host waits");
   cudaDeviceSynchronize();
   for (int i = 0; i < 300; ++i) check(out[i] == (i % 100 + 10) % 100, "barriers");
   cudaFree(out);
@@ -136,6 +135,62 @@ void check_memory() {
   cudaFree(out);
 }
 
+__global__ void assign(int* out, int value) { *out = value; }
+__global__ void add_and_scale(int* out, int value) { *out = 10 * *out + value; }
+
+/// Work of two streams on one number; `ordered` makes the second wait for the first.
+int of_two_streams(bool ordered) {
+  cudaStream_t streams[2] = {};
+  cudaEvent_t event = nullptr;
+  int* out = managed(1);
+  *out = 0;
+  for (cudaStream_t& stream : streams) cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  cudaEventCreate(&event);
+  cudaLaunchConfig_t config{};
+  for (int i = 0; i < 2; ++i) {
+    config.stream = streams[i];
+    if (ordered && i == 1) cudaStreamWaitEvent(streams[1], event);
+    cudaLaunchKernelEx(&config, add_and_scale, out, i + 1);
+    if (i == 0) cudaEventRecord(event, streams[0]);
+  }
+  cudaDeviceSynchronize();
+  const int result = *out;
+  cudaEventDestroy(event);
+  for (cudaStream_t stream : streams) cudaStreamDestroy(stream);
+  cudaFree(out);
+  return result;
+}
+
+void check_streams() {
+  for (const bool descending : {false, true}) {
+    emulation::descending_blocks = descending;
+    check(of_two_streams(true) == 12, "an event orders two streams");
+    check(of_two_streams(false) == (descending ? 12 : 21), "without it, both orders are tried");
+  }
+  int* out = managed(1);
+  check(ends_with(SIGSEGV,
+                  [&] {
+                    launch(1, 1, assign, out, 1);
+                    *static_cast<volatile int*>(out) = 2;
+                  }),
+        "the host cannot touch managed memory while work is in flight");
+  check(ends_with(SIGABRT,
+                  [] {
+                    void* data = nullptr;
+                    cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeThreadLocal);
+                    cudaMalloc(&data, 1);
+                  }),
+        "an allocation while a graph is recorded is found");
+  check(ends_with(SIGABRT,
+                  [&] {
+                    const int value = 3;
+                    cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeThreadLocal);
+                    cudaMemcpyAsync(out, &value, sizeof value, cudaMemcpyDefault, nullptr);
+                  }),
+        "a copy of pageable memory while a graph is recorded is found");
+  cudaFree(out);
+}
+
 void check_order() {
   int* out = managed(6);
   for (const bool descending : {false, true}) {
@@ -155,6 +210,7 @@ int main() {
   check_barriers();
   check_memory();
   check_order();
+  check_streams();
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;
 }

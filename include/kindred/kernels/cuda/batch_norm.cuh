@@ -70,10 +70,10 @@ void channel_sums(Context& ctx, const char* name, std::int64_t rows, std::int64_
   const std::int64_t chunks = row_chunks(rows);
   auto partial = ctx.make<double>({chunks, 2, channels}, "batch norm sums");
   const unsigned blocks = grid_extent(divide_up<std::int64_t>(channels, 32));
-  ctx.launch(name, dim3(blocks, static_cast<unsigned>(chunks)), dim3(32, channel_rows),
+  ctx.launch(name, dim3(blocks, static_cast<unsigned>(chunks)), block<32, channel_rows>,
              channel_sums_kernel<T, Term>, rows, channels, divide_up(rows, chunks), term,
              partial.data);
-  ctx.launch(name, blocks, dim3(32, channel_rows), channel_finish_kernel<Finish>, chunks, channels,
+  ctx.launch(name, blocks, block<32, channel_rows>, channel_finish_kernel<Finish>, chunks, channels,
              partial.data, finish);
 }
 
@@ -133,11 +133,11 @@ void batch_norm_apply(Context& ctx, const char* name, std::int64_t rows, std::in
     constexpr Activation A = decltype(constant)::value;
     if (channels % width == 0 && aligned_for_packs(x, y))
       ctx.launch(name, grid_extent(divide_up<std::int64_t>(n, elementwise_threads * width)),
-                 elementwise_threads, batch_norm_apply_kernel<A, width, T>, n, channels, x, mean,
-                 inv_std, gamma, beta, y);
+                 block<elementwise_threads>, batch_norm_apply_kernel<A, width, T>, n, channels, x,
+                 mean, inv_std, gamma, beta, y);
     else
       ctx.launch(name, grid_extent(divide_up<std::int64_t>(n, elementwise_threads)),
-                 elementwise_threads, batch_norm_apply_kernel<A, 1, T>, n, channels, x, mean,
+                 block<elementwise_threads>, batch_norm_apply_kernel<A, 1, T>, n, channels, x, mean,
                  inv_std, gamma, beta, y);
   });
 }
@@ -266,12 +266,13 @@ void batch_norm_backward(Context& ctx, std::int64_t rows, std::int64_t channels,
     if (channels % width == 0 && aligned_for_packs(dy, x, dx))
       ctx.launch("batch_norm_backward",
                  grid_extent(divide_up<std::int64_t>(n, elementwise_threads * width)),
-                 elementwise_threads, batch_norm_backward_kernel<A, width, T>, n, channels, sums,
-                 of_mean, of_variance, dx);
+                 block<elementwise_threads>, batch_norm_backward_kernel<A, width, T>, n, channels,
+                 sums, of_mean, of_variance, dx);
     else
       ctx.launch("batch_norm_backward",
-                 grid_extent(divide_up<std::int64_t>(n, elementwise_threads)), elementwise_threads,
-                 batch_norm_backward_kernel<A, 1, T>, n, channels, sums, of_mean, of_variance, dx);
+                 grid_extent(divide_up<std::int64_t>(n, elementwise_threads)),
+                 block<elementwise_threads>, batch_norm_backward_kernel<A, 1, T>, n, channels, sums,
+                 of_mean, of_variance, dx);
   });
 }
 

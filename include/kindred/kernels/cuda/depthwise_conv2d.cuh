@@ -87,7 +87,7 @@ void depthwise_forward(Context& ctx, const Conv2dExtents& e, const T* x, const T
     const std::int64_t threads =
         e.batch * e.out_height * divide_up<std::int64_t>(e.out_width, run) * e.channels;
     ctx.launch("conv2d_forward", grid_extent(divide_up<std::int64_t>(threads, depthwise_threads)),
-               depthwise_threads,
+               block<depthwise_threads>,
                depthwise_forward_kernel<decltype(size)::value, decltype(stride)::value, T>, e,
                threads, x, w, epilogue, y);
   });
@@ -131,7 +131,8 @@ void depthwise_backward_input(Context& ctx, const Conv2dExtents& e, const T* dy,
   const std::int64_t threads = e.batch * e.height * e.width * e.channels;
   dispatch_depthwise(e, [&](auto size, auto stride) {
     ctx.launch("conv2d_backward_input",
-               grid_extent(divide_up<std::int64_t>(threads, depthwise_threads)), depthwise_threads,
+               grid_extent(divide_up<std::int64_t>(threads, depthwise_threads)),
+               block<depthwise_threads>,
                depthwise_backward_input_kernel<decltype(size)::value, decltype(stride)::value, T>,
                e, threads, dy, w, dx);
   });
@@ -202,7 +203,7 @@ void depthwise_backward_weight(Context& ctx, const Conv2dExtents& e, const T* x,
     constexpr int K = decltype(constant)::value;
     const dim3 grid(grid_extent(divide_up<std::int64_t>(e.channels, 32)),
                     static_cast<unsigned>(chunks), K > 0 ? 1 : grid_extent(taps, grid_limit_yz));
-    ctx.launch("conv2d_backward_weight", grid, dim3(32, depthwise_rows),
+    ctx.launch("conv2d_backward_weight", grid, block<32, depthwise_rows>,
                depthwise_backward_weight_kernel<K, decltype(stride)::value, T>, e,
                divide_up(rows, chunks), x, dy, partial.data);
   });

@@ -36,7 +36,7 @@ struct ApplyEpilogue {
   Epilogue<T> epilogue;
   std::int64_t columns;
   T* y;
-  __device__ void operator()(std::int64_t i) const { y[i] = epilogue(i % columns, y[i]); }
+  __device__ void operator()(std::int64_t i) const { y[i] = epilogue(remainder(i, columns), y[i]); }
 };
 
 }  // namespace kindred::cuda

@@ -133,7 +133,7 @@ void add_rows(Context& ctx, std::int64_t rows, std::int64_t columns, const T* x,
   const std::int64_t chunks = std::clamp<std::int64_t>(rows / 256, 1, 64);
   auto partial = ctx.make<T>({chunks, columns}, "partial sums");
   const dim3 grid(grid_extent(divide_up<std::int64_t>(columns, 32)), static_cast<unsigned>(chunks));
-  ctx.launch("add_rows", grid, dim3(32, add_rows_threads), add_rows_kernel<T>, rows, columns,
+  ctx.launch("add_rows", grid, block<32, add_rows_threads>, add_rows_kernel<T>, rows, columns,
              divide_up(rows, chunks), x, partial.data);
   for_each(ctx, "add_rows", columns,
            AddSplits<T, StoreMatrix<T>>{partial.data, 1, columns, chunks, {sum, columns, true}});

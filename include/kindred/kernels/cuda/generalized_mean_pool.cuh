@@ -52,7 +52,7 @@ void generalized_mean_pool_forward(Context& ctx, std::int64_t batch, std::int64_
                                    std::int64_t channels, const T* x, const T* p, T eps, T* y) {
   const dim3 grid(grid_extent(divide_up<std::int64_t>(channels, 32)),
                   grid_extent(batch, grid_limit_yz));
-  ctx.launch("generalized_mean_pool_forward", grid, dim3(32, pixel_rows),
+  ctx.launch("generalized_mean_pool_forward", grid, block<32, pixel_rows>,
              generalized_mean_pool_forward_kernel<T>, pixels, channels, x, p, eps, y);
 }
 
@@ -95,7 +95,7 @@ void generalized_mean_pool_backward(Context& ctx, std::int64_t batch, std::int64
   auto by_power = ctx.make<T>({batch, channels}, "generalised mean by power");
   const dim3 grid(grid_extent(divide_up<std::int64_t>(channels, 32)),
                   grid_extent(batch, grid_limit_yz));
-  ctx.launch("generalized_mean_pool_backward", grid, dim3(32, pixel_rows),
+  ctx.launch("generalized_mean_pool_backward", grid, block<32, pixel_rows>,
              generalized_mean_pool_backward_kernel<T>, pixels, channels, dy, x, y, p, eps, dx,
              by_power.data);
   sum_of_terms(ctx, "generalized_mean_pool_backward", by_power.size(),

@@ -37,11 +37,11 @@ void transform_images(Context& ctx, const char* name, std::int64_t batch, std::i
   };
   constexpr int width = pack_width<S>;
   if (channels % width == 0 && aligned_for_packs(s, arrays...))
-    ctx.launch(name, grid(width), elementwise_threads, transform_images_kernel<width, F, S, T...>,
-               image, channels, f, s, arrays...);
+    ctx.launch(name, grid(width), block<elementwise_threads>,
+               transform_images_kernel<width, F, S, T...>, image, channels, f, s, arrays...);
   else
-    ctx.launch(name, grid(1), elementwise_threads, transform_images_kernel<1, F, S, T...>, image,
-               channels, f, s, arrays...);
+    ctx.launch(name, grid(1), block<elementwise_threads>, transform_images_kernel<1, F, S, T...>,
+               image, channels, f, s, arrays...);
 }
 
 /// A block sums 32 channels of an image; its rows of threads share the pixels.
@@ -73,7 +73,7 @@ void sum_over_pixels(Context& ctx, const char* name, std::int64_t batch, std::in
                      std::int64_t channels, const Term& term, const T* s, T factor, T* sum) {
   const dim3 grid(grid_extent(divide_up<std::int64_t>(channels, 32)),
                   grid_extent(batch, grid_limit_yz));
-  ctx.launch(name, grid, dim3(32, pixel_rows), sum_over_pixels_kernel<Term, T>, pixels, channels,
+  ctx.launch(name, grid, block<32, pixel_rows>, sum_over_pixels_kernel<Term, T>, pixels, channels,
              term, s, factor, sum);
 }
 

@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(elementwise_threads)
 template <class Body>
 void for_each(Context& ctx, const char* name, std::int64_t n, const Body& body) {
   const std::int64_t blocks = divide_up<std::int64_t>(n, elementwise_threads);
-  ctx.launch(name, grid_extent(blocks), elementwise_threads, for_each_kernel<Body>, n, body);
+  ctx.launch(name, grid_extent(blocks), block<elementwise_threads>, for_each_kernel<Body>, n, body);
 }
 
 /// `width` neighbouring elements, moved by one instruction.
@@ -110,10 +110,12 @@ void transform(Context& ctx, const char* name, std::int64_t n, const F& f, First
   const std::int64_t packs = divide_up<std::int64_t>(n, width);
   if (aligned_for_packs(first, rest...))
     ctx.launch(name, grid_extent(divide_up<std::int64_t>(packs, elementwise_threads)),
-               elementwise_threads, transform_kernel<width, F, First, T...>, n, f, first, rest...);
+               block<elementwise_threads>, transform_kernel<width, F, First, T...>, n, f, first,
+               rest...);
   else
     ctx.launch(name, grid_extent(divide_up<std::int64_t>(n, elementwise_threads)),
-               elementwise_threads, transform_kernel<1, F, First, T...>, n, f, first, rest...);
+               block<elementwise_threads>, transform_kernel<1, F, First, T...>, n, f, first,
+               rest...);
 }
 
 }  // namespace kindred::cuda

@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(margin_row_threads)
 
 /// The statistics of a batch: a policy's function on plain memory, hence a single thread.
 template <class Policy, class T>
-__global__ void margin_batch_kernel(const Policy policy, MarginRows<T> rows) {
+__global__ void __launch_bounds__(1) margin_batch_kernel(const Policy policy, MarginRows<T> rows) {
   policy.begin_batch(MarginBatch<T>{rows.batch, rows.norm, rows.target});
 }
 
@@ -151,13 +151,13 @@ void margin_begin(Context& ctx, const MarginTiles& t, const Policy& policy, cons
                   const std::int64_t* labels, bool new_batch, const MarginInputs<T>& in,
                   const MarginRows<T>& rows) {
   const char* name = "margin softmax: rows";
-  ctx.launch(name, grid_extent(t.batch), margin_row_threads, margin_row_kernel<T>, t.dim, t.classes,
-             t.sub_centers, x, w, labels, rows, in.inverse_norms.data, in.unit.data);
+  ctx.launch(name, grid_extent(t.batch), block<margin_row_threads>, margin_row_kernel<T>, t.dim,
+             t.classes, t.sub_centers, x, w, labels, rows, in.inverse_norms.data, in.unit.data);
   // A policy that inherits begin_batch has nothing to note.
   constexpr bool inherited = std::is_same_v<decltype(&Policy::begin_batch),
                                             void (MarginPolicy<T>::*)(const MarginBatch<T>&) const>;
   if constexpr (!inherited) {
-    if (new_batch) ctx.launch(name, 1, 1, margin_batch_kernel<Policy, T>, policy, rows);
+    if (new_batch) ctx.launch(name, 1, block<1>, margin_batch_kernel<Policy, T>, policy, rows);
   }
   if constexpr (Policy::row_values > 0)
     for_each(ctx, name, t.batch, MarginBeginRow<Policy, T>{policy, rows, t.classes, labels});
@@ -183,7 +183,7 @@ void margin_tile_products(Context& ctx, const MarginTiles& t, std::int64_t n, co
                           const T* unit, bool norms, T* inverse, T* products) {
   if (norms)
     ctx.launch("margin softmax: norms", grid_extent(divide_up<std::int64_t>(n, margin_warps)),
-               margin_threads, inverse_norms_kernel<T>, n, t.dim, w, inverse);
+               block<margin_threads>, inverse_norms_kernel<T>, n, t.dim, w, inverse);
   gemm(ctx, Transpose::no, Transpose::yes, n, t.batch, t.dim, w, t.dim, unit, t.dim, products,
        t.batch, false);
 }
@@ -261,7 +261,7 @@ __global__ void __launch_bounds__(margin_slot_threads)
 /// negatives and z the target logit, CE = softplus(Ln - z) and p_y - 1 = -sigmoid(Ln - z) keep
 /// their digits where the row is nearly right.
 template <class Policy, class T>
-__global__ void __launch_bounds__(margin_threads)
+__global__ void __launch_bounds__(margin_threads, 2)  // without the 2, registers are spilled
     margin_finish_row_kernel(const Policy policy, std::int64_t classes, std::int64_t slots,
                              const T* statistics, double epsilon, const MarginRows<T> rows,
                              double* losses) {
@@ -407,11 +407,11 @@ void margin_tile_gradient(Context& ctx, const MarginTiles& t, const Gradient& gr
   const char* name = "margin softmax: gradient";
   const unsigned grid = grid_extent(divide_up<std::int64_t>(tile.size, margin_warps));
   if (t.sub_centers == 1)
-    ctx.launch(name, grid, margin_threads, margin_gradient_kernel<Gradient, T>, gradient, tile,
-               t.dim, w, dw);
+    ctx.launch(name, grid, block<margin_threads>, margin_gradient_kernel<Gradient, T>, gradient,
+               tile, t.dim, w, dw);
   else
-    ctx.launch(name, grid, margin_threads, margin_sub_gradient_kernel<Gradient, T>, gradient, tile,
-               t.dim, w, dw, cosines);
+    ctx.launch(name, grid, block<margin_threads>, margin_sub_gradient_kernel<Gradient, T>, gradient,
+               tile, t.dim, w, dw, cosines);
   const T* g = tile.products;
   if (v != nullptr)
     gemm(ctx, Transpose::yes, Transpose::no, t.batch, t.dim, n, g, t.batch, w, t.dim, v, t.dim,
@@ -444,7 +444,7 @@ __global__ void __launch_bounds__(margin_row_threads)
 template <class T>
 void margin_finish_features(Context& ctx, const MarginTiles& t, const MarginInputs<T>& in,
                             const T* v, const T* norm_gradient, T factor, bool accumulate, T* dx) {
-  ctx.launch("margin softmax: features", grid_extent(t.batch), margin_row_threads,
+  ctx.launch("margin softmax: features", grid_extent(t.batch), block<margin_row_threads>,
              margin_finish_features_kernel<T>, t.dim, v, in.unit.data, in.inverse_norms.data,
              norm_gradient, factor, accumulate, dx);
 }
@@ -483,15 +483,15 @@ void margin_softmax_tiled(Context& ctx, const MarginTiles& t, bool store, const 
                          in.inverse_centres.data + centre, tile.products);
     const dim3 grid(grid_extent(divide_up<std::int64_t>(t.batch, margin_slot_threads)),
                     grid_extent(divide_up(tile.size, MarginTiles::slot), grid_limit_yz));
-    ctx.launch("margin softmax: statistics", grid, margin_slot_threads,
+    ctx.launch("margin softmax: statistics", grid, block<margin_slot_threads>,
                margin_statistics_kernel<Policy, T>, policy, tile, rows, labels, i == 0,
                statistics.data);
   }
   ctx.launch("margin softmax: loss", grid_extent(divide_up<std::int64_t>(t.batch, margin_warps)),
-             margin_threads, margin_finish_row_kernel<Policy, T>, policy, t.classes, t.slots,
+             block<margin_threads>, margin_finish_row_kernel<Policy, T>, policy, t.classes, t.slots,
              statistics.data, static_cast<double>(epsilon), rows, losses.data);
-  ctx.launch("margin softmax: loss", 1, margin_threads, margin_mean_kernel<T>, t.batch, losses.data,
-             loss);
+  ctx.launch("margin softmax: loss", 1, block<margin_threads>, margin_mean_kernel<T>, t.batch,
+             losses.data, loss);
   if (dx == nullptr && dw == nullptr) return;
 
   const T factor = weight / static_cast<T>(t.batch) * policy.scale;
@@ -546,15 +546,15 @@ struct MarginCosines {
 template <class T>
 void margin_cosines(Context& ctx, const MarginTiles& t, const MarginInputs<T>& in, const T* w,
                     T* cosines) {
-  const std::int64_t K = t.sub_centers, block = K == 1 ? t.classes : t.tile;
+  const std::int64_t K = t.sub_centers, part = K == 1 ? t.classes : t.tile;
   auto products = ctx.make<T>({K == 1 ? 0 : t.batch, t.tile * K}, "margin products");
   const T* unit = in.unit.data;
-  for (std::int64_t first = 0; first < t.classes; first += block) {
-    const std::int64_t size = std::min(block, t.classes - first), n = size * K;
+  for (std::int64_t first = 0; first < t.classes; first += part) {
+    const std::int64_t size = std::min(part, t.classes - first), n = size * K;
     const T* at = w + first * K * t.dim;
     T *inverse = in.inverse_centres.data + first * K, *p = K == 1 ? cosines : products.data;
     ctx.launch("margin_logits", grid_extent(divide_up<std::int64_t>(n, margin_warps)),
-               margin_threads, inverse_norms_kernel<T>, n, t.dim, at, inverse);
+               block<margin_threads>, inverse_norms_kernel<T>, n, t.dim, at, inverse);
     gemm(ctx, Transpose::no, Transpose::yes, t.batch, n, t.dim, unit, t.dim, at, t.dim, p, n,
          false);
     for_each_pair(ctx, "margin_logits", t.batch, size,
@@ -567,9 +567,9 @@ void margin_logits(Context& ctx, std::int64_t batch, std::int64_t dim, std::int6
                    std::int64_t sub_centers, const T* x, const T* w, T* cosines) {
   const MarginTiles t(batch, dim, classes, sub_centers, sizeof(T), margin_tile_bytes);
   const MarginInputs<T> in(ctx, t);
-  ctx.launch("margin_logits", grid_extent(batch), margin_row_threads, margin_row_kernel<T>, dim,
-             classes, sub_centers, x, w, nullptr, MarginRows<T>(nullptr, 0), in.inverse_norms.data,
-             in.unit.data);
+  ctx.launch("margin_logits", grid_extent(batch), block<margin_row_threads>, margin_row_kernel<T>,
+             dim, classes, sub_centers, x, w, nullptr, MarginRows<T>(nullptr, 0),
+             in.inverse_norms.data, in.unit.data);
   margin_cosines(ctx, t, in, w, cosines);
 }
 

@@ -81,12 +81,12 @@ __global__ void __launch_bounds__(threads) pair_rows_kernel(const Row row) {
 
 template <class Row>
 void for_pair_rows(Context& ctx, std::int64_t rows, std::int64_t columns, const Row& row) {
-  constexpr int warp = 32, block = 256;
+  constexpr int one_warp = 32, many = 256;
   const unsigned grid = grid_extent(rows);
   if (columns <= 128 || rows >= 4096)
-    ctx.launch("pair_rows", grid, warp, pair_rows_kernel<warp, Row>, row);
+    ctx.launch("pair_rows", grid, block<one_warp>, pair_rows_kernel<one_warp, Row>, row);
   else
-    ctx.launch("pair_rows", grid, block, pair_rows_kernel<block, Row>, row);
+    ctx.launch("pair_rows", grid, block<many>, pair_rows_kernel<many, Row>, row);
 }
 
 template <class Body>
@@ -104,8 +104,8 @@ template <class Body>
 void for_each_pair(Context& ctx, const char* name, std::int64_t rows, std::int64_t columns,
                    const Body& body) {
   const std::int64_t blocks = divide_up<std::int64_t>(columns, elementwise_threads);
-  ctx.launch(name, grid_extent(rows * blocks), elementwise_threads, for_each_pair_kernel<Body>,
-             columns, grid_extent(blocks), body);
+  ctx.launch(name, grid_extent(rows * blocks), block<elementwise_threads>,
+             for_each_pair_kernel<Body>, columns, grid_extent(blocks), body);
 }
 
 }  // namespace kindred::cuda

@@ -76,10 +76,10 @@ void softmax_cross_entropy(Context& ctx, std::int64_t batch, std::int64_t classe
   auto losses = ctx.template make<T>({batch}, "row losses");
   check_labels(ctx, "softmax_cross_entropy", labels, batch, classes);
   const T factor = weight / static_cast<T>(batch);
-  ctx.launch("softmax_cross_entropy", grid_extent(batch), cross_entropy_threads,
+  ctx.launch("softmax_cross_entropy", grid_extent(batch), block<cross_entropy_threads>,
              cross_entropy_kernel<T>, classes, logits, labels, epsilon, factor, losses.data,
              dlogits);
-  ctx.launch("softmax_cross_entropy", 1, cross_entropy_threads, mean_kernel<T, T>, batch,
+  ctx.launch("softmax_cross_entropy", 1, block<cross_entropy_threads>, mean_kernel<T, T>, batch,
              losses.data, loss);
 }
 

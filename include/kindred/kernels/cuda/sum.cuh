@@ -37,10 +37,10 @@ void sum_of_terms(Context& ctx, const char* name, std::int64_t n, const T* x, co
                   const Finish& finish, T* out) {
   const std::int64_t chunks = divide_up(n, sum_chunk);
   auto partial = ctx.make<double>({chunks}, "partial sums");
-  ctx.launch(name, grid_extent(chunks), sum_threads, sum_chunks_kernel<Term, T>, n, x, term,
+  ctx.launch(name, grid_extent(chunks), block<sum_threads>, sum_chunks_kernel<Term, T>, n, x, term,
              partial.data);
-  ctx.launch(name, 1, sum_threads, sum_partials_kernel<Finish, T>, chunks, partial.data, finish,
-             out);
+  ctx.launch(name, 1, block<sum_threads>, sum_partials_kernel<Finish, T>, chunks, partial.data,
+             finish, out);
 }
 
 }  // namespace kindred::cuda

@@ -33,6 +33,20 @@ struct MatrixColumns {
   __device__ T at(const T* line, std::int64_t p) const { return line[p * stride]; }
 };
 
+/// v with the last `bits` bits of its mantissa rounded away, to the nearest, of two to the even
+/// one; 0 bits leave it as it is.
+__device__ inline float round_mantissa(float v, int bits) {
+  if (bits == 0 || v - v != 0) return v;  // not finite
+  const unsigned word = static_cast<unsigned>(__float_as_int(v)), unit = 1u << bits;
+  const unsigned rounded = word + unit / 2 - 1 + (word >> bits & 1u);
+  return __int_as_float(static_cast<int>(rounded & ~(unit - 1)));
+}
+__device__ inline double round_mantissa(double v, int) { return v; }
+/// How many of the 23 bits a mode rounds away.
+inline int dropped_bits(MathMode mode) {
+  return mode == MathMode::bf16 ? 16 : mode == MathMode::tf32 ? 13 : 0;
+}
+
 inline constexpr int product_threads = 256;  ///< 16 x 16
 /// Of a tile of 16 `per` lines: what fits into registers beside per x per sums.
 template <int per>
@@ -50,12 +64,14 @@ class TileLoader {
       line_[i] = operand.line(l < lines ? l : first);
     }
   }
-  /// Reads the elements from depth p on; 0 from `end` on and beyond the last line.
-  __device__ void load(int p, int end) {
+  /// Reads the elements from depth p on, rounded; 0 from `end` on and beyond the last line.
+  __device__ void load(int p, int end, int dropped) {
     for (int i = 0; i < count; ++i) {
       const int line = own_lines == 1 ? 0 : i;
       const int at = p + depth_of(i);
-      value_[i] = at < end && (valid_ >> line & 1u) ? operand_.at(line_[line], at) : T(0);
+      value_[i] = at < end && (valid_ >> line & 1u)
+                      ? round_mantissa(operand_.at(line_[line], at), dropped)
+                      : T(0);
     }
   }
   __device__ void store(T (*tile)[size + 4]) const {
@@ -86,8 +102,8 @@ class TileLoader {
 /// `per` x `per` sums for each thread: rows and columns in groups of 4, 64 apart.
 template <int per, class T, class A, class B, class Store>
 __global__ void __launch_bounds__(product_threads, per == 8 ? 1 : 2)
-    tile_product_kernel(std::int64_t m, std::int64_t n, int k, int split_depth, const A a,
-                        const B b, const Store store) {
+    tile_product_kernel(std::int64_t m, std::int64_t n, int k, int split_depth, int dropped,
+                        const A a, const B b, const Store store) {
   constexpr int size = 16 * per, depth = product_depth<per>;
   __shared__ __align__(16) T tile_a[depth][size + 4];
   __shared__ __align__(16) T tile_b[depth][size + 4];
@@ -100,15 +116,15 @@ __global__ void __launch_bounds__(product_threads, per == 8 ? 1 : 2)
   T sum[per][per] = {};
   TileLoader<T, A, size, depth> load_a(a, first_row, m);
   TileLoader<T, B, size, depth> load_b(b, first_column, n);
-  load_a.load(begin, end);
-  load_b.load(begin, end);
+  load_a.load(begin, end, dropped);
+  load_b.load(begin, end, dropped);
   for (int p = begin; p < end; p += depth) {
     load_a.store(tile_a);
     load_b.store(tile_b);
     __syncthreads();
     if (p + depth < end) {
-      load_a.load(p + depth, end);
-      load_b.load(p + depth, end);
+      load_a.load(p + depth, end, dropped);
+      load_b.load(p + depth, end, dropped);
     }
 #pragma unroll
     for (int d = 0; d < depth; ++d) {
@@ -152,7 +168,7 @@ struct AddSplits {
   __device__ void operator()(std::int64_t e) const {
     T sum = partial[e];
     for (std::int64_t s = 1; s < splits; ++s) sum += partial[s * m * n + e];
-    store(e / n, e % n, sum);
+    store(quotient(e, n), remainder(e, n), sum);
   }
 };
 
@@ -165,8 +181,8 @@ void launch_tile_product(Context& ctx, const char* name, std::int64_t m, std::in
       divide_up(divide_up(k, splits), std::int64_t{product_depth<per>}) * product_depth<per>;
   const dim3 grid(grid_extent(divide_up(m, size)), grid_extent(divide_up(n, size), grid_limit_yz),
                   static_cast<unsigned>(splits));
-  ctx.launch(name, grid, product_threads, tile_product_kernel<per, T, A, B, Store>, m, n,
-             static_cast<int>(k), static_cast<int>(depth), a, b, store);
+  ctx.launch(name, grid, block<product_threads>, tile_product_kernel<per, T, A, B, Store>, m, n,
+             static_cast<int>(k), static_cast<int>(depth), dropped_bits(ctx.math()), a, b, store);
 }
 
 /// store(i, j, c(i, j)) for all i < m, j < n. Where c has few tiles and the sum is long, its depth

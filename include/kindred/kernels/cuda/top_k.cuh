@@ -119,8 +119,8 @@ void top_k(Context& ctx, std::int64_t rows, std::int64_t columns, std::int64_t k
            const float* values, std::int64_t* indices, float* scores) {
   if (columns > std::int64_t{1} << 32)
     throw ShapeError(text("top_k: ", columns, " columns; at most 2^32 are possible"));
-  ctx.launch("top_k", grid_extent(rows), top_k_threads, top_k_kernel<capacity>, columns, k, values,
-             indices, scores);
+  ctx.launch("top_k", grid_extent(rows), block<top_k_threads>, top_k_kernel<capacity>, columns, k,
+             values, indices, scores);
 }
 
 }  // namespace kindred::cuda

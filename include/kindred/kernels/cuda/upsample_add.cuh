@@ -18,10 +18,12 @@ struct UpsampleAdd {
   const T* x;
   T* y;
   __device__ void operator()(std::int64_t i) const {
-    const std::int64_t c = i % e.channels, w = i / e.channels % e.width;
-    const std::int64_t row = i / e.channels / e.width, b = row / e.height;
-    const std::int64_t from = row % e.height * e.coarse_h / e.height;
-    const std::int64_t pixel = (b * e.coarse_h + from) * e.coarse_w + w * e.coarse_w / e.width;
+    const std::int64_t at = quotient(i, e.channels), c = i - at * e.channels;
+    const std::int64_t row = quotient(at, e.width), w = at - row * e.width;
+    const std::int64_t b = quotient(row, e.height);
+    const std::int64_t from = quotient((row - b * e.height) * e.coarse_h, e.height);
+    const std::int64_t pixel =
+        (b * e.coarse_h + from) * e.coarse_w + quotient(w * e.coarse_w, e.width);
     y[i] += x[pixel * e.channels + c];
   }
 };
@@ -40,10 +42,11 @@ struct UpsampleAddBackward {
   const T* dy;
   T* dx;
   __device__ void operator()(std::int64_t i) const {
-    const std::int64_t c = i % e.channels, w = i / e.channels % e.coarse_w;
-    const std::int64_t row = i / e.channels / e.coarse_w, b = row / e.coarse_h;
+    const std::int64_t at = quotient(i, e.channels), c = i - at * e.channels;
+    const std::int64_t row = quotient(at, e.coarse_w), w = at - row * e.coarse_w;
+    const std::int64_t b = quotient(row, e.coarse_h);
     // The fine h with floor(h H'/H) = this row, and the fine w likewise.
-    const std::int64_t h = row % e.coarse_h;
+    const std::int64_t h = row - b * e.coarse_h;
     const std::int64_t begin_h = (h * e.height + e.coarse_h - 1) / e.coarse_h;
     const std::int64_t end_h = ((h + 1) * e.height + e.coarse_h - 1) / e.coarse_h;
     const std::int64_t begin_w = (w * e.width + e.coarse_w - 1) / e.coarse_w;
