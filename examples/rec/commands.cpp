@@ -31,6 +31,16 @@ void evaluate(const Options& options) {
   auto session = model.session();
   const auto result = evaluation(features_of(session), print_progress);
   std::cout << result << '\n';
+  for (const auto& metric : evaluation.further())
+    fmt::print("{} {:.5g}\n", metric.name, metric.value);
+  if (evaluation.class_report()) {
+    const auto file = experiment.output() / "class_report.tsv";
+    kindred::io::AtomicFile table(file);
+    table.write(kindred::config::class_table(*evaluation.class_report()));
+    table.commit();
+    fmt::print("{} classes, the worst first, in {}\n", evaluation.class_report()->labels.size(),
+               file.string());
+  }
   report_unreadable(evaluation.query());
 }
 

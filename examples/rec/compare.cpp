@@ -56,6 +56,7 @@ kindred::eval::RetrievalResult add_row(Json& rows, const char* name, Evaluation&
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   Json row = {{"name", name}};
   for (const auto& metric : Experiment::metrics(result)) row[metric.name] = metric.value;
+  for (const auto& metric : evaluation.further()) row[metric.name] = metric.value;
   row["seconds"] = seconds.count();
   rows.push_back(row);
   return result;

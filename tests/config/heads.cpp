@@ -109,8 +109,9 @@ TEST_CASE("YAML: every margin head has the bits of the composed one, each settin
   check<head::CosMargin>({.margin = 0.2, .scale = 20}, {"margin: 0.2", "scale: 20"});
   check<head::CurricularMargin>({.margin = 0.2, .scale = 20, .t_alpha = 0.5},
                                 {"margin: 0.2", "scale: 20", "t_alpha: 0.5"});
-  check<head::ElasticMargin>({.margin = 0.2, .sigma = 0.1, .scale = 20, .form = MarginForm::cosine},
-                             {"margin: 0.2", "sigma: 0.1", "scale: 20", "form: cosine"});
+  check<head::ElasticMargin>(
+      {.margin = 0.2, .sigma = 0.1, .scale = 20, .form = MarginForm::cosine, .plus = true},
+      {"margin: 0.2", "sigma: 0.1", "scale: 20", "form: cosine", "plus: true"});
   check<head::MagMargin>(
       {.l_a = 2, .u_a = 90, .l_margin = 0.1, .u_margin = 0.6, .scale = 20, .easy_margin = true},
       {"l_a: 2", "u_a: 90", "l_margin: 0.1", "u_margin: 0.6", "scale: 20", "easy_margin: true"});

@@ -1,5 +1,6 @@
 // The losses between a model and its teacher, CPU against CUDA: values and gradients.
 
+#include <kindred/loss/ce_loss.hpp>
 #include <kindred/loss/distance_loss.hpp>
 #include <kindred/loss/dkd_loss.hpp>
 #include <kindred/loss/dml_loss.hpp>
@@ -24,6 +25,9 @@ KINDRED_PARITY(distillation_of_logits) {
   compare_loss<loss::DKDLoss, T>(side,
                                  {.weight = 0.7, .temperature = 3, .alpha = 0.6, .beta = 1.7});
   compare_loss<loss::DKDLoss, T>(side, {.weight = 0.7, .beta = 2, .use_target_as_gt = true});
+  compare_loss<loss::CELoss, T>(side, {.weight = 0.7, .target = loss::CETarget::teacher});
+  compare_loss<loss::CELoss, T>(
+      side, {.weight = 0.7, .epsilon = 0.1, .target = loss::CETarget::distribution});
 }
 
 KINDRED_PARITY(distillation_of_features) {

@@ -30,8 +30,11 @@ void for_each_policy(Side& side, std::int64_t classes, F&& f) {
   f("circle", 1, CircleMarginPolicy<T>(0.35, 64));
   f("norm face", 1, NormFacePolicy<T>(16));
   f("combined", 1, CombinedMarginPolicy<T>(1.7, 0.4, 0.15, 8, GradientMode::exact));
+  f("sphere", 1, CombinedMarginPolicy<T>(1.7, 0, 0, 8, GradientMode::exact));  // SphereFace
   f("magnitude", 1, MagMarginPolicy<T>(2, 11, 0.45, 0.8, 16));
   f("elastic", 1, ElasticMarginPolicy<T>(0.5, 0.05, 16, MarginForm::angle, {5, 6, 7}));
+  f("elastic, in order", 1,
+    ElasticMarginPolicy<T>(0.5, 0.05, 16, MarginForm::angle, {5, 6, 7}, true));
   f("sub-centres", 3, SubCenterArcMarginPolicy<T>(0.5, 16, false, 3));
   std::vector<T> margins(static_cast<std::size_t>(classes));
   for (std::size_t c = 0; c < margins.size(); ++c) margins[c] = T(0.2) + T(c % 7) / 20;

@@ -1,6 +1,9 @@
 // CurricularMargin, ElasticMargin and DynamicMargin, whose margin depends on the training, the row
 // or the class, against the written-out definition of their logits; degenerate input; settings.
 
+#include <algorithm>
+#include <numeric>
+
 #include <kindred/head/curricular_margin.hpp>
 #include <kindred/head/dynamic_margin.hpp>
 #include <kindred/head/elastic_margin.hpp>
@@ -70,9 +73,9 @@ std::vector<double> drawn(const head::ElasticMargin& head,
   const auto policy = head.policy(run);
   std::vector<double> margins;
   for (std::int64_t i = 0; i < n; ++i) {
-    double row = 0;
-    policy.begin_row({i, 0, 1, 0}, &row);
-    margins.push_back(row);
+    double row[2] = {};
+    policy.begin_row({i, 0, 1, 0}, row);
+    margins.push_back(row[0]);
   }
   return margins;
 }
@@ -101,9 +104,11 @@ TEST_CASE("ElasticMargin draws its margins from Normal(margin, sigma), anew in e
         std::vector<double>(margins.begin(), margins.begin() + 8));
 }
 
-TEST_CASE("ElasticMargin follows its definition in both forms") {
+TEST_CASE("ElasticMargin follows its definition in both forms, and in order") {
   using Head = head::ElasticMargin;
-  for (const MarginForm form : {MarginForm::angle, MarginForm::cosine}) {
+  for (const auto& [form, plus] :
+       {std::pair(MarginForm::angle, false), std::pair(MarginForm::cosine, false),
+        std::pair(MarginForm::angle, true), std::pair(MarginForm::cosine, true)}) {
     DefinitionCheck<Head> check{.batch = 9,
                                 .dim = 4,
                                 .classes = 7,
@@ -112,19 +117,34 @@ TEST_CASE("ElasticMargin follows its definition in both forms") {
                                            .margin = 0.4,
                                            .sigma = 0.2,
                                            .scale = 12,
-                                           .form = form},
+                                           .form = form,
+                                           .plus = plus},
                                 .scale = 12,
                                 .logit = {}};
     Bench<Head, double> bench("", check.config);
     std::vector<double> margins;
     const auto policy = bench.component.policy(bench.run(true));
     for (std::int64_t i = 0; i < 9; ++i) {
-      double row = 0;
-      policy.begin_row({i, 0, 1, 0}, &row);
-      margins.push_back(row);
+      double row[2] = {};
+      policy.begin_row({i, 0, 1, 0}, row);
+      margins.push_back(row[0]);
     }
     REQUIRE(margins[0] != margins[1]);
-    check.logit = [&](const CosineOf& z) {
+    if (plus) {
+      const auto cosines = check.cosines();
+      const auto own = [&](std::size_t i) {
+        return cosines[i * 7 + static_cast<std::size_t>(check.labels[i])];
+      };
+      std::vector<std::size_t> rows(9);  // the row nearest to its class first
+      std::iota(rows.begin(), rows.end(), std::size_t{0});
+      std::sort(rows.begin(), rows.end(), [&](auto a, auto b) { return own(a) > own(b); });
+      const auto drawn_for = margins;
+      auto sorted = margins;
+      std::sort(sorted.begin(), sorted.end());
+      for (std::size_t r = 0; r < 9; ++r) margins[rows[r]] = sorted[r];
+      REQUIRE(margins != drawn_for);
+    }
+    check.logit = [&, form = form](const CosineOf& z) {
       if (!z.label) return z.c;
       return form == MarginForm::angle ? additive_angle(z.c, margins[z.i]) : z.c - margins[z.i];
     };
@@ -174,6 +194,7 @@ TEST_CASE("DynamicMargin follows its definition, with one centre and with three"
 TEST_CASE("margin heads whose margin adapts: float stays near double") {
   check_float<head::CurricularMargin>({.class_num = 3000, .t_alpha = 1});
   check_float<head::ElasticMargin>({.class_num = 3000});
+  check_float<head::ElasticMargin>({.class_num = 3000, .plus = true});
   head::DynamicMargin::Config config;
   config.class_num = 3000;
   config.class_counts.assign(3000, 9);

@@ -4,10 +4,8 @@
 
 #include <kindred/head/fc.hpp>
 #include <kindred/kernels/cpu/check_labels.hpp>
-#include <kindred/kernels/cpu/global_average_pool.hpp>
 #include <kindred/kernels/cpu/optimizer.hpp>
 #include <kindred/kernels/cpu/softmax_cross_entropy.hpp>
-#include <kindred/kernels/global_average_pool.hpp>
 #include <kindred/loss/ce_loss.hpp>
 #include <kindred/loss/combined.hpp>
 #include <kindred/loss/distance_loss.hpp>
@@ -19,6 +17,7 @@
 #include <kindred/neck/fc.hpp>
 
 #include "support/loss_parity.hpp"
+#include "support/mean_colour.hpp"
 
 using namespace kindred;
 using namespace kindred::test;
@@ -129,6 +128,9 @@ TEST_CASE("distillation losses: gradients against central differences") {
     CHECK(error<DistanceLoss>({.mode = mode}) < 1e-6);
   CHECK(error<DKDLoss>({.temperature = 2, .alpha = 0.5, .beta = 3}) < 1e-6);
   CHECK(error<RKDLoss>({}, 3) < 1e-6);
+  for (const auto target : {CETarget::teacher, CETarget::distribution})
+    for (const double epsilon : {0., 0.2})
+      CHECK(error<CELoss>({.epsilon = epsilon, .target = target}) < 1e-6);
   CHECK(error<RKDLoss>({.distance = 0.3, .angle = 2}, 8) < 1e-6);
 }
 
@@ -161,30 +163,56 @@ TEST_CASE("distillation losses: equal outputs, duplicates, and what does not fit
   CHECK_THROWS_AS(make<DMLLoss>({.eps = -1}), ConfigError);
 }
 
-namespace {
-
-/// The mean colour of an image: a backbone that the compiler is quickly done with.
-struct MeanColour {
-  struct Config {};
-  template <class T>
-  struct Saved {};
-  static constexpr const char* name() { return "MeanColour"; }
-  static constexpr int output_rank = 2;
-  MeanColour(const Config&, const Scope&) {}
-  std::int64_t output_size() const { return 3; }
-  template <class Context, class T>
-  Tensor<T> forward(const Run<Context, T>& run, In<T> x, Saved<T>&) const {
-    auto y = run.make({x.dim(0), 3}, "MeanColour.y");
-    kernels::global_average_pool_forward(run.ctx, x, View<T>(y));
-    return y;
+TEST_CASE("CELoss with soft targets follows its definition") {
+  using namespace loss;
+  constexpr std::size_t rows = 6, classes = 5;
+  const auto student = random_values<double>(rows * classes, 1, 3);
+  const auto teacher = random_values<double>(rows * classes, 2, 2);
+  const auto softmax = [](std::vector<double> x) {
+    for (std::size_t i = 0; i < rows; ++i) {
+      double sum = 0;
+      for (std::size_t c = 0; c < classes; ++c) sum += std::exp(x[i * classes + c]);
+      for (std::size_t c = 0; c < classes; ++c)
+        x[i * classes + c] = std::exp(x[i * classes + c]) / sum;
+    }
+    return x;
+  };
+  const auto p = softmax(student), q = softmax(teacher);
+  for (const double epsilon : {0., 0.3, 1.}) {  // 1 means none
+    double expected = 0;
+    for (std::size_t i = 0; i < rows * classes; ++i) {
+      const double t = epsilon < 1 ? (1 - epsilon) * q[i] + epsilon / classes : q[i];
+      expected -= t * std::log(p[i]) / rows;
+    }
+    const std::vector<std::int64_t> labels{0, 4, 2, 2, 1, 3};
+    const auto of = [&](const std::vector<double>& given, CETarget target) {
+      Distillation<CELoss, double> d{make<CELoss>({.epsilon = epsilon, .target = target}),
+                                     student,
+                                     given,
+                                     labels,
+                                     {rows, classes},
+                                     {rows, classes}};
+      const double value = d();
+      CHECK(d.report[1] == rows);
+      return value;
+    };
+    CHECK(of(teacher, CETarget::teacher) == Approx(expected).epsilon(1e-12));
+    CHECK(of(q, CETarget::distribution) == Approx(expected).epsilon(1e-12));
+    std::vector<double> onehot(rows * classes);
+    for (std::size_t i = 0; i < rows; ++i)
+      onehot[i * classes + static_cast<std::size_t>(labels[i])] = 1;
+    CHECK(of(onehot, CETarget::distribution) ==
+          Approx(of(onehot, CETarget::labels)).epsilon(1e-12));  // hard labels are a special case
+    CHECK(of(onehot, CETarget::teacher) > of(onehot, CETarget::distribution));
   }
-  template <class Context, class T>
-  Tensor<T> backward(const Run<Context, T>&, Tensor<T>, In<T>, Saved<T>&) const {
-    return {};
-  }
-};
-
-}  // namespace
+  Distillation<CELoss, double> wide{make<CELoss>({.target = CETarget::teacher}),
+                                    student,
+                                    teacher,
+                                    {0, 1, 2, 0, 1, 2},
+                                    {rows, classes},
+                                    {classes, rows}};
+  CHECK_THROWS_WITH(wide(), ContainsSubstring("CELoss: the teacher gives [5, 6], the student"));
+}
 
 TEST_CASE("distillation: a student learns its teacher's outputs in a training session") {
   using Big = RecModel<MeanColour, neck::FC, head::FC, loss::CELoss>;

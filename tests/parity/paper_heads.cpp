@@ -69,6 +69,17 @@ TEMPLATE_TEST_CASE("parity: ElasticFace, with the margins that ElasticMargin dra
   }
 }
 
+TEST_CASE("parity: ElasticFace+ has the margins of ElasticFace in another order") {
+  for (const std::string name : {"elastic_arc", "elastic_cos"}) {
+    auto plain = paper(name.c_str()).stored<double>("in.margins");
+    auto plus = paper((name + "_plus").c_str()).stored<double>("in.margins");
+    CHECK(plain != plus);
+    std::sort(plain.begin(), plain.end());
+    std::sort(plus.begin(), plus.end());
+    for (std::size_t i = 0; i < plus.size(); ++i) CHECK(plus[i] == Approx(plain[i]).epsilon(1e-9));
+  }
+}
+
 TEST_CASE("parity: ElasticFace with any margins, those of its \"plus\" among them") {
   for (const auto& [name, form] :
        {std::pair{"elastic_arc", MarginForm::angle}, std::pair{"elastic_cos", MarginForm::cosine},

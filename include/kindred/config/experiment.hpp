@@ -10,14 +10,13 @@
 #include <vector>
 
 #include <kindred/config/data.hpp>
+#include <kindred/config/metrics.hpp>
 #include <kindred/config/model.hpp>
 #include <kindred/config/optimizer.hpp>
 #include <kindred/config/section.hpp>
 #include <kindred/data/features.hpp>
-#include <kindred/eval/binary_codes.hpp>
-#include <kindred/eval/re_ranking.hpp>
-#include <kindred/eval/retrieval.hpp>
 #include <kindred/io/weights.hpp>
+#include <kindred/model/teacher.hpp>
 #include <kindred/train/trainer.hpp>
 
 namespace kindred::config {
@@ -36,6 +35,7 @@ class BasicExperiment {
   BasicExperiment(const std::filesystem::path& file, const std::vector<std::string>& overrides)
       : root_(Section::load(file, overrides)),
         model_config_(config::model<Device>(root_)),
+        teacher_(config::teacher<Device>(root_)),
         pretrained_(config::pretrained(root_)) {
     read_global(root_.section("Global"));
     if (root_.has("Optimizer")) groups_ = optimizers(root_);
@@ -55,9 +55,12 @@ class BasicExperiment {
     root_.finish();
   }
 
-  /// The network with the pretrained backbone, if the file names one.
+  /// The network with the pretrained backbone, if the file names one; of a DistillationModel the
+  /// Student, with the weights that pretrained_list names for it.
   Model make_model() const {
     Model model(model_config_, seed_);
+    if (const auto file = detail::architecture(root_).student_weights; !file.empty())
+      load(model, file);
     if (!pretrained_.empty()) {
       const auto report = io::load_weights(pretrained_, model.parameters(),
                                            model.trainable().data(), model.statistics().data(),
@@ -76,18 +79,12 @@ class BasicExperiment {
   }
 
   std::unique_ptr<data::Loader> train_loader() const {
+    // A teacher reads normalised images.
     return loader(root_.section("DataLoader").section("Train"), image_, seed_, Purpose::train,
-                  &Device::allocate_results, on_gpu);
+                  &Device::allocate_results, on_gpu && !teacher_);
   }
 
-  /// How features are compared: Metric.Eval, and of Global feature_normalize, feature_binarize and
-  /// re_ranking (with PaddleClas' k1 20, k2 6, lambda 0.3).
-  struct Metrics {
-    std::vector<std::int64_t> recall_at{1, 2, 4, 8}, precision_at{};
-    bool normalize = true;
-    std::optional<eval::Binarize> binarize{};
-    bool re_ranking = false;
-  };
+  using Metrics = config::Metrics;
 
   /// The evaluation loaders, made once and used for every evaluation.
   class Evaluation {
@@ -118,10 +115,17 @@ class BasicExperiment {
     template <class F>
     eval::RetrievalResult operator()(F&& features, const data::FeatureProgress& progress = {}) {
       query_features_ = extract(*query_, features, progress);
-      if (!gallery_) return compare(query_features_.with_ids(), query_features_.with_ids());
-      gallery_features_ = extract(*gallery_, features, progress);
-      return compare(query_features_.without_ids(), gallery_features_.without_ids());
+      if (gallery_) gallery_features_ = extract(*gallery_, features, progress);
+      const data::FeatureTable* gallery = gallery_ ? &gallery_features_ : nullptr;
+      const auto result = compare_features<Device>(metrics_, query_features_, gallery);
+      class_report_.reset();
+      if (metrics_.class_report) class_report_ = eval::class_report(result, query_features_.labels);
+      further_ = further_metrics(metrics_, query_features_, gallery, class_report_);
+      return result;
     }
+    /// Of the last evaluation: what Metric.Eval asks for beyond retrieval, and its ClassReport.
+    const std::vector<train::Metric>& further() const { return further_; }
+    const std::optional<eval::ClassReport>& class_report() const { return class_report_; }
     /// Features of the last evaluation.
     const data::FeatureTable& query_features() const { return query_features_; }
     const data::FeatureTable& gallery_features() const { return gallery_features_; }
@@ -139,22 +143,12 @@ class BasicExperiment {
       table.values = eval::binarize(table.features(), *metrics_.binarize);
       return table;
     }
-    eval::RetrievalResult compare(const eval::FeatureSet& query,
-                                  const eval::FeatureSet& gallery) const {
-      const eval::RetrievalOptions options{.recall_at = metrics_.recall_at,
-                                           .precision_at = metrics_.precision_at,
-                                           .normalize = metrics_.normalize && !metrics_.binarize};
-      if (metrics_.re_ranking) return eval::evaluate_re_ranked(query, gallery, {}, options);
-      using eval::evaluate_retrieval;
-      if constexpr (on_gpu)
-        return evaluate_retrieval(Device{}, query, gallery, options);
-      else
-        return evaluate_retrieval(query, gallery, options);
-    }
 
     Metrics metrics_;
     std::unique_ptr<data::Loader> query_, gallery_;
     data::FeatureTable query_features_, gallery_features_;
+    std::vector<train::Metric> further_;
+    std::optional<eval::ClassReport> class_report_;
   };
   Evaluation evaluation() const { return Evaluation(*this); }
 
@@ -171,16 +165,7 @@ class BasicExperiment {
 
   /// The metrics as Trainer logs them; the first, recall1, selects the best model.
   static std::vector<train::Metric> metrics(const eval::RetrievalResult& r) {
-    std::vector<train::Metric> out;
-    for (std::size_t i = 0; i < r.recall.size(); ++i)
-      out.push_back({"recall" + std::to_string(r.recall_at[i]), r.recall[i]});
-    for (std::size_t i = 0; i < r.precision.size(); ++i)
-      out.push_back({"precision" + std::to_string(r.precision_at[i]), r.precision[i]});
-    out.push_back({"map", r.mAP});
-    out.push_back({"r_precision", r.r_precision});
-    out.push_back({"map_at_r", r.map_at_r});
-    out.push_back({"minp", r.mINP});
-    return out;
+    return metrics_of(r);
   }
 
   /// Trains as the file says. Throws ConfigError without sections Optimizer and DataLoader.Train.
@@ -199,12 +184,25 @@ class BasicExperiment {
       evaluation = std::make_unique<Evaluation>(*this);
       options.evaluate = [&evaluation](const Model& m) {
         auto session = m.session();
-        return metrics((*evaluation)([&](const auto& x) { return session.features(x); }));
+        auto all = metrics((*evaluation)([&](const auto& x) { return session.features(x); }));
+        all.insert(all.end(), evaluation->further().begin(), evaluation->further().end());
+        return all;
       };
     }
-    const FitResult result = Trainer(model, groups_).fit(*loader, options);
+    Trainer trainer(model, groups_);
+    Distillation distillation = make_teacher(model);
+    if (distillation.teacher) trainer.session().set_teacher(*distillation.teacher);
+    const FitResult result = trainer.fit(*loader, options);
     if (loader->unreadable().total() > 0) std::cerr << loader->unreadable() << '\n';
     return result;
+  }
+
+  /// The teacher's network with its weights. Throws ConfigError unless the file has one.
+  Model make_teacher_model() const {
+    if (!teacher_) throw ConfigError("Arch: there is no Teacher; see DistillationModel");
+    Model model(teacher_->model, seed_);
+    load(model, teacher_->weights);
+    return model;
   }
 
   const std::filesystem::path& output() const { return options_.output; }
@@ -213,6 +211,33 @@ class BasicExperiment {
   Seed seed() const { return seed_; }
 
  private:
+  /// The teacher in the memory of its session.
+  struct Distillation {
+    std::unique_ptr<Model> model{};
+    std::unique_ptr<ModelTeacher<Model>> teacher{};
+  };
+
+  /// Empty where there is none. Throws ConfigError if the losses and the file do not agree on it.
+  Distillation make_teacher(const Model& student) const {
+    const loss::TeacherUse use = student.loss().teacher_use();
+    if (!teacher_ && use.any())
+      throw ConfigError(
+          "Loss.Train: a loss compares with a teacher, but there is none; set Arch.name to "
+          "DistillationModel, with models Teacher and Student");
+    if (!teacher_) return {};
+    if (!use.any())
+      throw ConfigError(
+          "Arch has a Teacher, but no loss of Loss.Train compares with it; add one, such as "
+          "KLDivLoss");
+    Distillation out{std::make_unique<Model>(make_teacher_model())};
+    if (use.logits && out.model->class_num() != student.class_num())
+      throw ConfigError(text("Arch.models: the Teacher has ", out.model->class_num(),
+                             " classes, the Student ", student.class_num(),
+                             "; a loss compares their logits"));
+    out.teacher = std::make_unique<ModelTeacher<Model>>(*out.model, use);
+    return out;
+  }
+
   void read_global(const Section& s) {
     options_.epochs = s.get("epochs", options_.epochs);
     options_.output = s.get<std::string>("output_dir", "output");
@@ -224,7 +249,8 @@ class BasicExperiment {
     options_.start_eval_epoch = s.get("start_eval_epoch", options_.start_eval_epoch);
     evaluates_ = s.get("eval_during_train", true);
     seed_ = Seed{s.get<std::uint64_t>("seed", 42)};
-    read_comparison(s);
+    detail::read_comparison(s, metrics_);
+    metrics_.seed = seed_;
     const auto shape = s.get<std::vector<int>>("image_shape", {3, 224, 224});
     if (shape.size() != 3 || shape[0] != 3 || shape[1] < 1 || shape[2] < 1)
       throw ConfigError("Global.image_shape: expected [3, height, width]");
@@ -255,20 +281,6 @@ class BasicExperiment {
                                            : "BasicExperiment<Cuda> (of the examples: rec_cuda, "
                                              "which is built where nvcc is found)"));
   }
-  void read_comparison(const Section& s) {
-    metrics_.normalize = s.get("feature_normalize", true);
-    metrics_.re_ranking = s.get("re_ranking", false);
-    if (s.has("feature_binarize")) {
-      const auto how = s.get<std::string>("feature_binarize");
-      if (how != "sign" && how != "round")
-        throw ConfigError(text("Global.feature_binarize: \"", how, "\" is neither sign nor round"));
-      metrics_.binarize = how == "sign" ? eval::Binarize::sign : eval::Binarize::round;
-    }
-    if (metrics_.re_ranking && (!metrics_.normalize || metrics_.binarize))
-      throw ConfigError(
-          "Global.re_ranking compares by cosine: it needs feature_normalize: True "
-          "and no feature_binarize");
-  }
   /// In PaddleClas the section alone turns mixed precision on.
   static void refuse_mixed_precision(const Section& s) {
     for (const char* key :
@@ -281,18 +293,14 @@ class BasicExperiment {
   void read_metric(const Section& s) {
     s.accept("Train");
     s.for_each("Eval", [&](const std::string& name, const Section& m) {
-      if (name == "Recallk")
-        metrics_.recall_at = m.get<std::vector<std::int64_t>>("topk", {1, 5});
-      else if (name == "Precisionk")
-        metrics_.precision_at = m.get<std::vector<std::int64_t>>("topk", {1, 5});
-      else if (name != "mAP" && name != "mINP")
-        m.unknown_name(name, {"Recallk", "Precisionk", "mAP", "mINP"});
+      detail::read_metric(name, m, metrics_);
     });
     s.finish();
   }
 
   Section root_;
   typename Model::Config model_config_;
+  std::optional<TeacherConfig<Device>> teacher_;
   std::string pretrained_;
   FitOptions<Model> options_;
   std::vector<train::ParameterGroup<>> groups_;

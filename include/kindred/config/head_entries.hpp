@@ -60,7 +60,8 @@ class MarginHeads {
     add_sized<h::ElasticMargin>(table, field("margin", &h::ElasticMargin::Config::margin),
                                 field("sigma", &h::ElasticMargin::Config::sigma),
                                 field("scale", &h::ElasticMargin::Config::scale),
-                                field("form", &h::ElasticMargin::Config::form));
+                                field("form", &h::ElasticMargin::Config::form),
+                                field("plus", &h::ElasticMargin::Config::plus));
     add_sized<h::MagMargin>(table, field("l_a", &h::MagMargin::Config::l_a),
                             field("u_a", &h::MagMargin::Config::u_a),
                             field("l_margin", &h::MagMargin::Config::l_margin),

@@ -10,10 +10,9 @@
 #include <vector>
 
 #include <kindred/config/loss_registry.hpp>
+#include <kindred/config/loss_settings.hpp>
 #include <kindred/loss/angular_loss.hpp>
 #include <kindred/loss/center_loss.hpp>
-#include <kindred/loss/circle_loss.hpp>
-#include <kindred/loss/contrastive_loss.hpp>
 #include <kindred/loss/cross_batch_memory.hpp>
 #include <kindred/loss/csq_loss.hpp>
 #include <kindred/loss/dch_loss.hpp>
@@ -26,22 +25,16 @@
 #include <kindred/loss/intra_pair_variance_loss.hpp>
 #include <kindred/loss/lcdsh_loss.hpp>
 #include <kindred/loss/lifted_structure_loss.hpp>
-#include <kindred/loss/margin_loss.hpp>
 #include <kindred/loss/msm_loss.hpp>
-#include <kindred/loss/multi_similarity_loss.hpp>
 #include <kindred/loss/npairs_loss.hpp>
-#include <kindred/loss/nt_xent_loss.hpp>
-#include <kindred/loss/pairwise_cosface.hpp>
 #include <kindred/loss/proxy_anchor_loss.hpp>
 #include <kindred/loss/proxy_nca_loss.hpp>
-#include <kindred/loss/ranked_list_loss.hpp>
 #include <kindred/loss/snr_contrastive_loss.hpp>
 #include <kindred/loss/soft_triple_loss.hpp>
 #include <kindred/loss/sup_con_loss.hpp>
 #include <kindred/loss/tri_hard_loss.hpp>
 #include <kindred/loss/triplet_angular_margin_loss.hpp>
 #include <kindred/loss/triplet_loss.hpp>
-#include <kindred/loss/triplet_margin_loss.hpp>
 #include <kindred/loss/vicreg_loss.hpp>
 
 namespace kindred::config::detail {
@@ -56,8 +49,8 @@ class FeatureLosses {
  public:
   static std::map<std::string, AddLoss> all() {
     std::map<std::string, AddLoss> table;
-    add<loss::TripletMarginLoss>(table, {}, {},
-                                 field("margin", &loss::TripletMarginLoss::Config::margin));
+    Plain plain{table};
+    for_each_mineable(plain);
     add<loss::TripletLoss>(table, {}, {}, field("margin", &loss::TripletLoss::Config::margin));
     add<loss::TriHardLoss>(table, {"batch_size", "samples_each_class"}, {},
                            field("margin", &loss::TriHardLoss::Config::margin));
@@ -66,18 +59,11 @@ class FeatureLosses {
     add<loss::EmlLoss>(table, {"batch_size", "samples_each_class"}, {});
     add<loss::NpairsLoss>(table, {}, {},
                           field("reg_lambda", &loss::NpairsLoss::Config::reg_lambda));
-    add<loss::ContrastiveLoss>(
-        table, {"embedding_size"}, {}, field("margin", &loss::ContrastiveLoss::Config::margin),
-        field("normalize_feature", &loss::ContrastiveLoss::Config::normalize_feature),
-        field("epsilon", &loss::ContrastiveLoss::Config::epsilon));
     table["ContrastiveLoss_XBM"] = contrastive_xbm;
     add<loss::SupConLoss>(table, {"views"}, {{"contrast_mode", "all"}},
                           field("temperature", &loss::SupConLoss::Config::temperature),
                           field("base_temperature", &loss::SupConLoss::Config::base_temperature),
                           field("normalize_feature", &loss::SupConLoss::Config::normalize_feature));
-    add<loss::PairwiseCosface>(table, {}, {},
-                               field("margin", &loss::PairwiseCosface::Config::margin),
-                               field("gamma", &loss::PairwiseCosface::Config::gamma));
     add<loss::TripletAngularMarginLoss>(
         table, {}, {{"reduction", "mean"}},
         field("margin", &loss::TripletAngularMarginLoss::Config::margin),
@@ -108,26 +94,11 @@ class FeatureLosses {
         table, {}, {}, field("num_classes", &loss::GreedyHashLoss::Config::num_classes),
         field("embedding_size", &loss::GreedyHashLoss::Config::embedding_size),
         field("alpha", &loss::GreedyHashLoss::Config::alpha));
-    add<loss::MultiSimilarityLoss>(table, {}, {},
-                                   field("alpha", &loss::MultiSimilarityLoss::Config::alpha),
-                                   field("beta", &loss::MultiSimilarityLoss::Config::beta),
-                                   field("base", &loss::MultiSimilarityLoss::Config::base));
-    add<loss::NTXentLoss>(table, {}, {},
-                          field("temperature", &loss::NTXentLoss::Config::temperature));
-    add<loss::CircleLoss>(table, {}, {}, field("m", &loss::CircleLoss::Config::m),
-                          field("gamma", &loss::CircleLoss::Config::gamma));
     add<loss::LiftedStructureLoss>(
         table, {}, {}, field("neg_margin", &loss::LiftedStructureLoss::Config::neg_margin),
         field("pos_margin", &loss::LiftedStructureLoss::Config::pos_margin));
     add<loss::AngularLoss>(table, {}, {}, field("alpha", &loss::AngularLoss::Config::alpha));
-    add<loss::MarginLoss>(table, {}, {}, field("margin", &loss::MarginLoss::Config::margin),
-                          field("beta", &loss::MarginLoss::Config::beta));
     add<loss::FastAPLoss>(table, {}, {}, field("num_bins", &loss::FastAPLoss::Config::num_bins));
-    add<loss::RankedListLoss>(table, {}, {}, field("margin", &loss::RankedListLoss::Config::margin),
-                              field("Tn", &loss::RankedListLoss::Config::Tn),
-                              field("imbalance", &loss::RankedListLoss::Config::imbalance),
-                              field("alpha", &loss::RankedListLoss::Config::alpha),
-                              field("Tp", &loss::RankedListLoss::Config::Tp));
     add<loss::SignalToNoiseRatioContrastiveLoss>(
         table, {}, {},
         field("pos_margin", &loss::SignalToNoiseRatioContrastiveLoss::Config::pos_margin),
@@ -160,15 +131,6 @@ class FeatureLosses {
   }
 
  private:
-  template <class Config, class V>
-  struct Field {
-    const char* key;
-    V Config::*member;
-  };
-  template <class Config, class V>
-  static Field<Config, V> field(const char* key, V Config::*member) {
-    return {key, member};
-  }
   /// Two losses: that of the batch, and xbm_weight times that of the memory.
   static void contrastive_xbm(LossesConfig& losses, const Section& s) {
     loss::ContrastiveLoss::Config c;
@@ -188,17 +150,22 @@ class FeatureLosses {
   }
   using Only = std::pair<const char*, const char*>;
 
+  /// The losses that a miner can stand before, here without one.
+  struct Plain {
+    std::map<std::string, AddLoss>& table;
+    template <class Loss, class... Fields>
+    void add(std::vector<const char*> ignored, Fields... fields) {
+      FeatureLosses::add<Loss>(table, std::move(ignored), {}, fields...);
+    }
+  };
+
   /// `ignored` are settings of the reference that have no effect here; `only` those of which a
   /// single value is offered.
   template <class Loss, class... Fields>
   static void add(std::map<std::string, AddLoss>& table, std::vector<const char*> ignored,
                   std::vector<Only> only, Fields... fields) {
     table[Loss::name()] = [=](LossesConfig& losses, const Section& s) {
-      typename Loss::Config config;
-      config.weight = s.get("weight", config.weight);
-      config.feature_from = feature_from(s);
-      ((config.*fields.member = s.get(fields.key, config.*fields.member)), ...);
-      for (const char* key : ignored) s.accept(key);
+      const auto config = loss_config<Loss>(s, ignored, fields...);
       for (const auto& [key, value] : only)
         if (s.get<std::string>(key, value) != value)
           throw ConfigError(text(s.where(key), ": only ", value, " is offered"));

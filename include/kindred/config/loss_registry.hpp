@@ -30,6 +30,13 @@ std::map<std::string, AddLossOn<Device>>& loss_registry() {
   return losses;
 }
 
+/// The losses on pairs behind a miner: they read the key `miner` of their settings.
+template <class Device = Cpu>
+std::map<std::string, AddLossOn<Device>>& mined_registry() {
+  static std::map<std::string, AddLossOn<Device>> losses;
+  return losses;
+}
+
 inline loss::FeatureFrom feature_from(const Section& s) {
   const auto name = s.get<std::string>("feature_from", "features");
   if (name == "features") return loss::FeatureFrom::features;
@@ -60,6 +67,22 @@ void add_registered_loss(typename AnyLossesOn<Device>::Config& losses, const std
   if (registry.empty())
     built_in.insert("(more with #include <kindred/config/losses.hpp> in one file of the program)");
   s.unknown_name(name, built_in);
+}
+
+/// Adds the loss `name` behind the miner of the settings' key `miner`. Throws ConfigError that
+/// lists the losses that have one.
+template <class Device = Cpu>
+void add_mined_loss(typename AnyLossesOn<Device>::Config& losses, const std::string& name,
+                    const Section& s) {
+  const auto& registry = detail::mined_registry<Device>();
+  if (const auto found = registry.find(name); found != registry.end())
+    return found->second(losses, s);
+  std::string known;
+  for (const auto& [one, add] : registry) known += (known.empty() ? "" : ", ") + one;
+  throw ConfigError(text(s.where("miner"), ": no miner stands before ", name, "; it can before: ",
+                         known.empty() ? "(those that #include <kindred/config/miners.hpp> in one "
+                                         "file of the program brings)"
+                                       : known));
 }
 
 }  // namespace kindred::config

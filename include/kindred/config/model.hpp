@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -210,8 +211,13 @@ class ModelReader {
     LossesConfig config;
     s.for_each("Train", [&](const std::string& name, const Section& l) {
       const auto weight = l.get<double>("weight", 1.);
-      if (name == "CELoss") {
-        AnyLosses::template add<loss::CELoss>(config, {weight, l.get<double>("epsilon", 0.)});
+      if (l.has("miner")) {
+        add_mined_loss<Device>(config, name, l);
+      } else if (name == "CELoss") {
+        using loss::CETarget;
+        loss::CELoss::Config c{.weight = weight, .epsilon = l.get<double>("epsilon", 0.)};
+        c.target = named(l, "target", c.target, {CETarget::labels, CETarget::teacher});
+        AnyLosses::template add<loss::CELoss>(config, c);
       } else if (name == "TripletLossV2") {
         loss::TripletLossV2::Config c{.weight = weight};
         c.margin = l.get("margin", c.margin);
@@ -226,7 +232,85 @@ class ModelReader {
     s.finish();
     return config;
   }
+
+  /// The model of one section Arch.
+  static typename ModelOn<Device>::Config rec_model(const Section& arch, LossesConfig losses) {
+    const auto name = arch.get<std::string>("name", "RecModel");
+    if (name != "RecModel") arch.unknown_name(name, {"RecModel", "DistillationModel"});
+    auto stop = Stop::nowhere;
+    if (arch.has("BackboneStopLayer")) {
+      const Section layer = arch.section("BackboneStopLayer");
+      const auto at = layer.get<std::string>("name");
+      if (at != "flatten" && at != "blocks6") layer.unknown_name(at, {"blocks6", "flatten"});
+      layer.finish();
+      stop = at == "flatten" ? Stop::flatten : Stop::blocks6;
+    }
+    for (const char* key : {"infer_output_key", "infer_add_softmax", "is_rec"}) arch.accept(key);
+    auto trunk = backbone(arch.section("Backbone"), stop);
+    const Section of_head = arch.section("Head");
+    const auto width = of_head.get<std::int64_t>("embedding_size", 512);  // AdaMargin's is optional
+    typename ModelOn<Device>::Config config{
+        std::move(trunk),
+        arch.has("Neck")
+            ? neck(arch.section("Neck"), width)
+            : AnyLayer::template component<kindred::neck::Identity>({.num_features = width}),
+        head(of_head), std::move(losses)};
+    arch.finish();
+    return config;
+  }
 };
+
+/// The section Arch: one model, or PaddleClas' DistillationModel with a fixed teacher.
+struct Architecture {
+  Section student;
+  std::optional<Section> teacher{};
+  std::string teacher_weights{}, student_weights{};  ///< of the whole model; empty: none
+};
+
+/// The i-th file of pretrained_list, empty for null.
+inline std::string pretrained_file(const Section& arch, std::size_t i) {
+  if (!arch.has("pretrained_list")) return {};
+  const auto files = arch.get<std::vector<std::string>>("pretrained_list");
+  if (files.size() != 2)
+    throw ConfigError(text(arch.where("pretrained_list"), ": expected one file (or null) for each ",
+                           "of the two models"));
+  for (const char* none : {"null", "~", "None", "False", "false"})
+    if (files[i] == none) return {};
+  return files[i];
+}
+
+inline Architecture distillation(const Section& arch) {
+  std::vector<std::pair<std::string, Section>> models;
+  arch.for_each_unfinished(
+      "models", [&](const std::string& name, const Section& s) { models.emplace_back(name, s); });
+  const std::size_t teacher = !models.empty() && models[0].first == "Teacher" ? 0 : 1;
+  if (models.size() != 2 || models[teacher].first != "Teacher" ||
+      models[1 - teacher].first != "Student")
+    throw ConfigError(
+        text(arch.where("models"), ": expected \"- Teacher: {...}\" and \"- Student: {...}\""));
+  std::vector<bool> frozen(2, false);
+  frozen[teacher] = true;
+  if (arch.get<std::vector<bool>>("freeze_params_list", frozen) != frozen)
+    throw ConfigError(
+        text(arch.where("freeze_params_list"), ": only the Teacher is frozen, and it always is"));
+  if (arch.get<std::string>("infer_model_name", "Student") != "Student")
+    throw ConfigError(text(arch.where("infer_model_name"), ": only Student is there"));
+  Architecture out{models[1 - teacher].second, models[teacher].second,
+                   pretrained_file(arch, teacher), pretrained_file(arch, 1 - teacher)};
+  if (out.teacher_weights.empty())
+    throw ConfigError(
+        text(arch.where("pretrained_list"), ": the Teacher needs a safetensors file"));
+  for (const char* key : {"name", "infer_output_key", "infer_add_softmax", "is_rec"})
+    arch.accept(key);
+  arch.finish();
+  return out;
+}
+
+inline Architecture architecture(const Section& root) {
+  Section arch = root.section("Arch");
+  if (arch.get<std::string>("name", "RecModel") == "DistillationModel") return distillation(arch);
+  return {std::move(arch)};
+}
 
 }  // namespace detail
 
@@ -236,43 +320,47 @@ class ModelReader {
 ///          Neck: {name: FC | BNNeck | MetaBNNeck | VehicleNeck | FRFNNeck | Tanh | Identity
 ///          | GeM, ...}, Head: {name: FC | ArcMargin, ...}}
 ///   Loss: {Train: [- CELoss: {weight, epsilon}, - TripletLossV2: {weight, margin, ...}]}
-/// More heads and losses by their names after register_head and register_loss, or with
-/// config/heads.hpp and config/losses.hpp. blocks6 stops before the pooling, as GeM needs it; then
-/// Backbone may have fpn: {out_channels, first_stage: blocks4}.
-/// Without a Neck the features are the backbone's output.
-/// Throws ConfigError that names the key. Backbone.pretrained is read by pretrained().
+/// or the Student of a DistillationModel, see teacher(). More heads and losses by their names after
+/// register_head and register_loss, or with config/heads.hpp and config/losses.hpp; miners
+/// (miner: {name, ...} in the settings of a loss on pairs) with config/miners.hpp, CrossBatchMemory
+/// with config/memories.hpp, losses of distillation with config/distillation.hpp. blocks6 stops
+/// before the pooling, as GeM needs it; then Backbone may have fpn: {out_channels, first_stage:
+/// blocks4}. Without a Neck the features are the backbone's output. Throws ConfigError that names
+/// the key. Backbone.pretrained is read by pretrained().
 template <class Device = Cpu>
 typename ModelOn<Device>::Config model(const Section& root) {
   using Reader = detail::ModelReader<Device>;
-  const Section arch = root.section("Arch");
-  const auto name = arch.get<std::string>("name", "RecModel");
-  if (name != "RecModel") arch.unknown_name(name, {"RecModel"});
-  auto stop = detail::Stop::nowhere;
-  if (arch.has("BackboneStopLayer")) {
-    const Section layer = arch.section("BackboneStopLayer");
-    const auto at = layer.get<std::string>("name");
-    if (at != "flatten" && at != "blocks6") layer.unknown_name(at, {"blocks6", "flatten"});
-    layer.finish();
-    stop = at == "flatten" ? detail::Stop::flatten : detail::Stop::blocks6;
-  }
-  for (const char* key : {"infer_output_key", "infer_add_softmax", "is_rec"}) arch.accept(key);
-  auto backbone = Reader::backbone(arch.section("Backbone"), stop);
-  const Section head = arch.section("Head");
-  const auto width = head.get<std::int64_t>("embedding_size", 512);  // AdaMargin's is optional
-  typename ModelOn<Device>::Config config{
-      std::move(backbone),
-      arch.has("Neck")
-          ? Reader::neck(arch.section("Neck"), width)
-          : Reader::AnyLayer::template component<neck::Identity>({.num_features = width}),
-      Reader::head(head), Reader::losses(root.section("Loss"))};
-  arch.finish();
-  return config;
+  const Section arch = detail::architecture(root).student;
+  return Reader::rec_model(arch, Reader::losses(root.section("Loss")));
+}
+
+/// The teacher of a DistillationModel.
+template <class Device>
+struct TeacherConfig {
+  typename ModelOn<Device>::Config model{};
+  std::string weights{};  ///< safetensors file
+};
+
+/// The teacher that Arch describes, if it does:
+///   Arch: {name: DistillationModel, pretrained_list: [teacher.safetensors, null],
+///          models: [- Teacher: {name: RecModel, Backbone: ...}, - Student: {...}]}
+/// The model trained, evaluated and saved is the Student. freeze_params_list may say [True, False]
+/// and nothing else. Throws ConfigError that names the key.
+template <class Device = Cpu>
+std::optional<TeacherConfig<Device>> teacher(const Section& root) {
+  using Reader = detail::ModelReader<Device>;
+  const detail::Architecture arch = detail::architecture(root);
+  if (!arch.teacher) return {};
+  typename Reader::LossesConfig unused;  // a model has some loss
+  Reader::AnyLosses::template add<loss::CELoss>(unused, {});
+  return TeacherConfig<Device>{Reader::rec_model(*arch.teacher, std::move(unused)),
+                               arch.teacher_weights};
 }
 
 /// Arch.Backbone.pretrained: a safetensors file with Paddle's names, or empty for none.
 /// Throws ConfigError for `true`, which PaddleClas understands as a download.
 inline std::string pretrained(const Section& root) {
-  const Section backbone = root.section("Arch").section("Backbone");
+  const Section backbone = detail::architecture(root).student.section("Backbone");
   const auto value = backbone.get<std::string>("pretrained", "");
   if (value == "true" || value == "True")
     throw ConfigError(text(backbone.where("pretrained"),

@@ -14,19 +14,6 @@ namespace kindred::config {
 
 namespace detail {
 
-/// One of `known` by its name.
-template <class E>
-E word(const Section& s, const std::string& key, const std::map<std::string, E>& known,
-       E fallback) {
-  if (!s.has(key)) return fallback;
-  const auto name = s.get<std::string>(key);
-  const auto found = known.find(name);
-  if (found != known.end()) return found->second;
-  std::string all;
-  for (const auto& [one, value] : known) all += (all.empty() ? "" : ", ") + one;
-  throw ConfigError(text(s.where(key), ": ", name, " is none of ", all));
-}
-
 /// What all schedules but Constant share.
 template <class S>
 S with_warmup(const Section& s, S schedule) {

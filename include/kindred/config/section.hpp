@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <set>
@@ -114,6 +115,14 @@ class Section {
   /// PaddleClas' lists of named parts, "- Name: {settings}": calls f(name, settings) for each.
   template <class F>
   void for_each(const std::string& key, F&& f) const {
+    for_each_unfinished(key, [&](const std::string& name, const Section& settings) {
+      f(name, settings);
+      settings.finish();
+    });
+  }
+  /// The same without finish(), for settings that are read later.
+  template <class F>
+  void for_each_unfinished(const std::string& key, F&& f) const {
     if (!has(key)) throw ConfigError(text(where(key), " is missing"));
     const YAML::Node list = node_[key];
     if (!list.IsSequence())
@@ -123,8 +132,19 @@ class Section {
       if (!list[i].IsMap() || list[i].size() != 1 || !list[i].begin()->first.IsScalar())
         throw ConfigError(text(at, ": expected one \"Name: {settings}\""));
       const auto name = list[i].begin()->first.as<std::string>();
-      const Section settings(list[i].begin()->second, at + "." + name);
-      f(name, settings);
+      f(name, Section(list[i].begin()->second, at + "." + name));
+    }
+  }
+  /// A list of mappings: calls f(settings) for each.
+  template <class F>
+  void for_each_mapping(const std::string& key, F&& f) const {
+    if (!has(key)) throw ConfigError(text(where(key), " is missing"));
+    const YAML::Node list = node_[key];
+    if (!list.IsSequence() || list.size() == 0)
+      throw ConfigError(text(where(key), ": expected a list of mappings"));
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      const Section settings(list[i], text(where(key), '.', i));
+      f(settings);
       settings.finish();
     }
   }
@@ -223,6 +243,19 @@ class Section {
 };
 
 namespace detail {
+
+/// One of `known` by its name.
+template <class E>
+E word(const Section& s, const std::string& key, const std::map<std::string, E>& known,
+       E fallback) {
+  if (!s.has(key)) return fallback;
+  const auto name = s.get<std::string>(key);
+  const auto found = known.find(name);
+  if (found != known.end()) return found->second;
+  std::string all;
+  for (const auto& [one, value] : known) all += (all.empty() ? "" : ", ") + one;
+  throw ConfigError(text(s.where(key), ": ", name, " is none of ", all));
+}
 
 /// A list of exactly N values.
 template <class T, std::size_t N>

@@ -21,9 +21,10 @@ namespace kindred::data {
 
 /// One image of a list.
 struct Sample {
-  std::string path{};        ///< as the list has it, relative to the root folder of the list
-  std::int64_t label = 0;    ///< class or identity, >= 0
-  std::int64_t camera = -1;  ///< camera or unique id, where the list has that column
+  std::string path{};             ///< as the list has it, relative to the root folder of the list
+  std::int64_t label = 0;         ///< class or identity, >= 0
+  std::int64_t camera = -1;       ///< camera or unique id, where the list has that column
+  std::int64_t super_label = -1;  ///< of the class's class: Stanford Online Products has it
 
   friend bool operator==(const Sample&, const Sample&) = default;
 };
@@ -62,6 +63,17 @@ class ImageList {
     for (const Sample& s : samples)
       if (s.label < 0) throw DataError(text("negative label ", s.label, " of image ", s.path));
     adopt(std::move(image_root), std::move(samples));
+  }
+
+  /// Several lists behind one another, with their labels as they are.
+  static ImageList joined(const std::vector<ImageList>& lists) {
+    std::vector<Sample> all;
+    for (const ImageList& list : lists)
+      for (std::size_t i = 0; i < list.size(); ++i) {
+        all.push_back(list[i]);
+        all.back().path = list.path(i).string();
+      }
+    return ImageList({}, std::move(all));
   }
 
   std::size_t size() const { return content_->samples.size(); }
@@ -193,7 +205,7 @@ class ListReader {
     if (config_.columns == Columns::stanford_online_products) {
       number_in(first(rest, "image_id"), "image_id");
       sample.label = label(first(rest, "class_id"));
-      number_in(first(rest, "super_class_id"), "super_class_id");
+      sample.super_label = number_in(first(rest, "super_class_id"), "super_class_id");
     } else {
       if (config_.columns == Columns::path_label_camera)
         sample.camera = number_in(last(rest, "camera"), "camera");

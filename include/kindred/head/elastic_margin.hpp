@@ -14,20 +14,25 @@ inline const char* name_of(MarginForm form) {
   return form == MarginForm::angle ? "angle" : "cosine";
 }
 
-/// The margin of row i is margin + sigma times the i-th standard normal number of `key`.
+/// The margin of row i is margin + sigma times the i-th standard normal number of `key`; with plus
+/// these numbers are handed out in order, the largest to the row with the smallest cosine to its
+/// class.
 template <class T>
 struct ElasticMarginPolicy : MarginPolicy<T> {
-  static constexpr int row_values = 1;  ///< the margin
+  static constexpr int row_values = 2;  ///< the margin; with plus, all margins in order
   T margin, sigma;
   MarginForm form;
   RandomKey key;
+  bool plus;
 
-  ElasticMarginPolicy(double mean, double deviation, double s, MarginForm f, const RandomKey& k)
+  ElasticMarginPolicy(double mean, double deviation, double s, MarginForm f, const RandomKey& k,
+                      bool in_order = false)
       : MarginPolicy<T>(s),
         margin(static_cast<T>(mean)),
         sigma(static_cast<T>(deviation)),
         form(f),
-        key(k) {}
+        key(k),
+        plus(in_order) {}
 
   KINDRED_HD void begin_row(const MarginSample<T>& sample, T* row) const {
     const auto words = philox(key, static_cast<std::uint64_t>(sample.row));
@@ -35,6 +40,23 @@ struct ElasticMarginPolicy : MarginPolicy<T> {
     const T v = static_cast<T>(uniform_from_bits(words[1]));
     const T normal = std::sqrt(T(-2) * std::log(u)) * std::cos(T(6.283185307179586) * v);
     row[0] = margin + sigma * normal;
+  }
+  int row_passes() const { return plus ? 2 : 0; }
+  /// First every margin goes to its place among all, then every row takes the one of its rank.
+  KINDRED_HD void row_pass(int pass, const MarginBatch<T>& batch, std::int64_t i, T* values,
+                           std::int64_t stride) const {
+    T* const in_order = values + stride;
+    const auto place_of = [&](const T* numbers, bool descending) {
+      std::int64_t place = 0;
+      for (std::int64_t j = 0; j < batch.size; ++j)
+        place += (descending ? numbers[j] > numbers[i] : numbers[j] < numbers[i]) ||
+                 (numbers[j] == numbers[i] && j < i);
+      return place;
+    };
+    if (pass == 0)
+      in_order[place_of(values, false)] = values[i];
+    else
+      values[i] = in_order[place_of(batch.cosines, true)];
   }
   KINDRED_HD MarginTarget<T> target(T c, const T* row) const {
     if (form == MarginForm::cosine) return {c - row[0], T(1)};
@@ -48,11 +70,13 @@ namespace head {
 /// cos_c = x/|x| . w_c/|w_c|; logits = scale * (cos, with the label's replaced by cos(theta + m_i)
 /// (ElasticFace-Arc; cos - m_i sin(m_i) once theta + m_i > pi) or by cos - m_i (ElasticFace-Cos)),
 /// where m_i is drawn from Normal(margin, sigma) for every row and step. The numbers depend on the
-/// seed, the step and the row alone, so a resumed run draws the same. The paper's "+", which hands
-/// the larger margins to the harder rows, is not built. At evaluation the unscaled cosines.
-/// x [B, embedding_size], centres [class_num, embedding_size].
-/// Source: Boutros et al., "ElasticFace" (CVPRW 2022) and its code, which has no branch for
-/// theta + m_i > pi; not in PaddleClas.
+/// seed, the step and the row alone, so a resumed run draws the same. With `plus` (ElasticFace+)
+/// the margins of a batch are handed out in order, the largest to the row with the smallest cosine
+/// to its class, as the paper says; its code gives row i the margin at the place that the row of
+/// the i-th largest cosine has in the batch, which is another permutation. At evaluation the
+/// unscaled cosines. x [B, embedding_size], centres [class_num, embedding_size]. Source: Boutros et
+/// al., "ElasticFace" (CVPRW 2022) and its code, which has no branch for theta + m_i > pi; not in
+/// PaddleClas.
 class ElasticMargin : public MarginHead<ElasticMargin> {
  public:
   struct Config {
@@ -62,6 +86,7 @@ class ElasticMargin : public MarginHead<ElasticMargin> {
     double sigma = 0.0125;
     double scale = 64;
     MarginForm form = MarginForm::angle;
+    bool plus = false;  ///< larger margins for rows farther from their class
   };
 
   static constexpr const char* name() { return "ElasticMargin"; }
@@ -79,7 +104,7 @@ class ElasticMargin : public MarginHead<ElasticMargin> {
   template <class Context, class T>
   auto policy(const Run<Context, T>& run) const {
     return ElasticMarginPolicy<T>(config_.margin, config_.sigma, config_.scale, config_.form,
-                                  {run.random.seed, stream_, run.random.step});
+                                  {run.random.seed, stream_, run.random.step}, config_.plus);
   }
 
  private:

@@ -80,6 +80,11 @@ struct MarginPolicy {
   KINDRED_HD void begin_batch(const MarginBatch<T>&) const {}
   /// Writes the row_values of a row.
   KINDRED_HD void begin_row(const MarginSample<T>&, T*) const {}
+  /// How often row_pass is called for every row after begin_row: for values that depend on those of
+  /// other rows. Value k of row i is values[k stride + i]; of one pass no row may write what
+  /// another one reads or writes.
+  int row_passes() const { return 0; }
+  KINDRED_HD void row_pass(int, const MarginBatch<T>&, std::int64_t, T*, std::int64_t) const {}
   /// z_ij / scale of a class that is not the label; `row` has the row_values.
   template <class V>
   KINDRED_HD MarginValue<V> negative(V c, const V*) const {

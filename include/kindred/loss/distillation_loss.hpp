@@ -34,6 +34,41 @@ struct Comparison {
   }
 };
 
+namespace detail {
+
+/// Throws ConfigError without a teacher, ShapeError if it gives another batch, or another width
+/// where that must be the student's.
+template <class T>
+void check_teacher(const char* name, bool logits, View<const T> student, View<const T> teacher,
+                   bool same_width = true) {
+  if (teacher.data == nullptr)
+    throw ConfigError(text(name, ": there are no ", logits ? "logits" : "features",
+                           " of a teacher; call set_teacher() of the training session"));
+  if (teacher.dim(0) != student.dim(0) || (same_width && teacher.shape != student.shape))
+    throw ShapeError(
+        text(name, ": the teacher gives ", teacher.shape, ", the student ", student.shape));
+}
+
+/// The mean over the rows of row(Comparison), a row function, and weight times its gradient.
+template <class Context, class T, class MakeRow>
+void mean_comparison(const Run<Context, T>& run, double weight, View<const T> student,
+                     View<const T> teacher, View<const std::int64_t> labels, View<T> gradient,
+                     View<T> report, MakeRow&& row) {
+  const std::int64_t rows = student.dim(0), columns = student.dim(1);
+  auto losses = run.make({rows}, "distillation: losses");
+  auto active = run.make({rows}, "distillation: active");
+  auto factor = run.make({1}, "distillation: factor");
+  const Comparison<T> all{rows,         columns,       student.data,
+                          teacher.data, labels.data,   losses.data,
+                          active.data,  gradient.data, T(weight / static_cast<double>(rows))};
+  kernels::pair_rows(run.ctx, rows, columns, row(all));
+  kernels::pair_rows(
+      run.ctx, 1, rows,
+      MeanOfRows<T>{rows, Divisor::rows, losses.data, active.data, T(1), report.data, factor.data});
+}
+
+}  // namespace detail
+
 /// The mean of a row function. Derived has config() with weight, key(), name(), and
 ///   template <class T> auto row(const Comparison<T>&) const;
 /// or overrides compare(). Throws ConfigError without a teacher, ShapeError if the teacher's output
@@ -48,6 +83,10 @@ class DistillationLoss {
   bool reads(FeatureFrom from) const {
     return self().key() == DistillationKey::features && from == FeatureFrom::features;
   }
+  TeacherUse teacher_use() const {
+    const bool logits = self().key() == DistillationKey::logits;
+    return {.features = !logits, .logits = logits};
+  }
   void describe(LossReport* report) const {
     *report = {Derived::name(), self().config().weight, 0, 0};
   }
@@ -58,12 +97,7 @@ class DistillationLoss {
     const bool logits = self().key() == DistillationKey::logits;
     const View<const T> student = logits ? in.logits : in.features;
     const View<const T> teacher = logits ? in.teacher.logits : in.teacher.features;
-    if (teacher.data == nullptr)
-      throw ConfigError(text(Derived::name(), ": there are no ", logits ? "logits" : "features",
-                             " of a teacher; call set_teacher() of the training session"));
-    if (teacher.dim(0) != student.dim(0) || (Derived::same_width && teacher.shape != student.shape))
-      throw ShapeError(text(Derived::name(), ": the teacher gives ", teacher.shape,
-                            ", the student ", student.shape));
+    detail::check_teacher(Derived::name(), logits, student, teacher, Derived::same_width);
     self().compare(run, student, teacher, in.labels, logits ? gradient.logits : gradient.features,
                    report);
   }
@@ -73,18 +107,8 @@ class DistillationLoss {
   template <class Context, class T>
   void compare(const Run<Context, T>& run, View<const T> student, View<const T> teacher,
                View<const std::int64_t> labels, View<T> gradient, View<T> report) const {
-    const std::int64_t rows = student.dim(0), columns = student.dim(1);
-    auto losses = run.make({rows}, "distillation: losses");
-    auto active = run.make({rows}, "distillation: active");
-    auto factor = run.make({1}, "distillation: factor");
-    const Comparison<T> all{
-        rows,         columns,       student.data,
-        teacher.data, labels.data,   losses.data,
-        active.data,  gradient.data, T(self().config().weight / static_cast<double>(rows))};
-    kernels::pair_rows(run.ctx, rows, columns, self().row(all));
-    kernels::pair_rows(run.ctx, 1, rows,
-                       detail::MeanOfRows<T>{rows, Divisor::rows, losses.data, active.data, T(1),
-                                             report.data, factor.data});
+    detail::mean_comparison(run, self().config().weight, student, teacher, labels, gradient, report,
+                            [&](const Comparison<T>& all) { return self().row(all); });
   }
 
  private:

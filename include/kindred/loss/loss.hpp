@@ -33,6 +33,13 @@ struct TeacherOutput {
   View<const T> logits{};    ///< [B,C]
 };
 
+/// Which outputs of a teacher a loss compares with, or a teacher computes.
+struct TeacherUse {
+  bool features = false;
+  bool logits = false;
+  bool any() const { return features || logits; }
+};
+
 /// Outputs of the model for one batch. Absent arrays have data == nullptr.
 template <class T>
 struct LossInput {

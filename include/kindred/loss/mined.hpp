@@ -18,6 +18,9 @@ namespace kindred::loss {
 template <class Miner, class Loss>
 class Mined : public FeatureLoss<Mined<Miner, Loss>> {
   static_assert(
+      !requires { &Miner::logit_use; },
+      "loss::Mined<Miner, Loss>: the first argument is a loss; the miner comes first");
+  static_assert(
       requires { requires Loss::mineable; },
       "loss::Mined needs a loss that leaves the choice of pairs to a miner, such as "
       "MultiSimilarityLoss, CircleLoss, ContrastiveLoss, MarginLoss, PairwiseCosface, "
@@ -55,7 +58,10 @@ class Mined : public FeatureLoss<Mined<Miner, Loss>> {
   void fill(const Run<Context, T>& run, Pairs<T> pairs, const miner::Mining<T>& mining) const {
     constexpr bool triplets = miner::MinesTriplets<Miner, T>;
     pairs.selected = mining.selected;
-    pairs.counts_triplets = triplets || requires { Miner::counts_triplets; };
+    if constexpr (miner::ChoosesPairs<Miner, Context, T>)
+      pairs.counts_triplets = miner_.counts();
+    else
+      pairs.counts_triplets = triplets || requires { Miner::counts_triplets; };
     const auto launch = [&](const auto& row) {
       kernels::pair_rows(run.ctx, pairs.batch, pairs.batch, row);
     };

@@ -83,10 +83,17 @@ concept MinesTriplets = requires(const Miner& m, const Mining<T>& mining) {
   m.triplet(mining);
 };
 
-/// Chooses among the rows x [B,D] and calls f(Mining) while the choice lives.
+/// A miner that is chosen when the program runs, any::Miner: it writes pairs alone.
+template <class Miner, class Context, class T>
+concept ChoosesPairs = requires(const Miner& m, const Run<Context, T>& run, View<const T> x,
+                                View<const std::int64_t> labels, View<T> selected) {
+  m.choose(run, x, labels, selected);
+};
+
+/// Chooses among the rows x [B,D], writes the pairs to `selected` [B,B] and calls f(Mining).
 template <class Miner, class Context, class T, class F>
-void mine(const Run<Context, T>& run, const Miner& miner, View<const T> x,
-          View<const std::int64_t> labels, F&& f) {
+void mine_into(const Run<Context, T>& run, const Miner& miner, View<const T> x,
+               View<const std::int64_t> labels, View<T> selected, F&& f) {
   const std::int64_t batch = x.dim(0);
   check_shape("miner: labels", labels.shape, {batch});
   auto norm = run.make({batch}, "miner: norm");
@@ -99,7 +106,6 @@ void mine(const Run<Context, T>& run, const Miner& miner, View<const T> x,
     kernels::squared_distances(run.ctx, unit, matrix);
   if (Miner::matrix == Matrix::distance)
     kernels::pair_rows(run.ctx, batch, batch, detail::RootRow<T>{batch, matrix.data});
-  auto selected = run.make({batch, batch}, "miner: selected");
   const Mining<T> mining{
       batch,       x.dim(1),      labels.data,
       matrix.data, selected.data, {run.random.seed, stream_of(Miner::name()), run.random.step}};
@@ -109,6 +115,20 @@ void mine(const Run<Context, T>& run, const Miner& miner, View<const T> x,
   else
     kernels::pair_rows(run.ctx, batch, batch, miner.row(mining));
   f(mining);
+}
+
+/// Chooses among the rows x [B,D] and calls f(Mining) while the choice lives.
+template <class Miner, class Context, class T, class F>
+void mine(const Run<Context, T>& run, const Miner& miner, View<const T> x,
+          View<const std::int64_t> labels, F&& f) {
+  const std::int64_t batch = x.dim(0);
+  auto selected = run.make({batch, batch}, "miner: selected");
+  if constexpr (ChoosesPairs<Miner, Context, T>) {
+    miner.choose(run, x, labels, View<T>(selected));
+    f(Mining<T>{batch, x.dim(1), labels.data, nullptr, selected.data, {}});
+  } else {
+    mine_into(run, miner, x, labels, View<T>(selected), f);
+  }
 }
 
 }  // namespace kindred::miner

@@ -12,6 +12,7 @@
 #include <kindred/core/concepts.hpp>
 #include <kindred/core/run.hpp>
 #include <kindred/loss/loss.hpp>
+#include <kindred/miner/miner.hpp>
 
 namespace kindred::any {
 
@@ -197,6 +198,52 @@ auto Head<Context, T>::component(const typename C::Config& config) -> Config {
   return {[config](const Scope& scope) { return std::make_unique<Of<C>>(config, scope); }};
 }
 
+/// A miner of any type, to stand before a loss in loss::Mined. What a miner of triplets chooses
+/// comes through as the pairs that are in one.
+template <class Context, class T>
+class Miner {
+ public:
+  using Labels = View<const std::int64_t>;
+  struct Interface {
+    virtual ~Interface() = default;
+    virtual bool counts() const = 0;
+    virtual void choose(const Run<Context, T>&, View<const T>, Labels, View<T>) const = 0;
+  };
+  struct Config {
+    std::function<std::unique_ptr<Interface>()> make;
+  };
+
+  explicit Miner(const Config& config) : miner_(config.make()) {}
+
+  static constexpr const char* name() { return "Miner"; }
+  /// Whether what it writes are numbers of triplets, not choices alone.
+  bool counts() const { return miner_->counts(); }
+  void choose(const Run<Context, T>& run, View<const T> x, Labels labels, View<T> selected) const {
+    miner_->choose(run, x, labels, selected);
+  }
+
+  template <class C>
+  static Config component(const typename C::Config& config) {
+    return {[config] { return std::make_unique<Of<C>>(config); }};
+  }
+
+ private:
+  template <class C>
+  struct Of final : Interface {
+    explicit Of(const typename C::Config& config) : component(config) {}
+    bool counts() const override {
+      return miner::MinesTriplets<C, T> || requires { C::counts_triplets; };
+    }
+    void choose(const Run<Context, T>& run, View<const T> x, Labels labels,
+                View<T> selected) const override {
+      miner::mine_into(run, component, x, labels, selected, [](const auto&) {});
+    }
+    C component;
+  };
+
+  std::unique_ptr<Interface> miner_;
+};
+
 /// The sum of any number of losses of any type.
 template <class Context, class T>
 class Losses {
@@ -206,6 +253,7 @@ class Losses {
     virtual std::int64_t entries() const = 0;
     virtual loss::LogitUse logit_use() const = 0;
     virtual bool reads(loss::FeatureFrom) const = 0;
+    virtual loss::TeacherUse teacher_use() const = 0;
     virtual void describe(loss::LossReport*) const = 0;
     virtual void evaluate(const Run<Context, T>&, const loss::LossInput<T>&,
                           const loss::LossGradient<T>&, View<T>) const = 0;
@@ -236,6 +284,15 @@ class Losses {
     return std::any_of(losses_.begin(), losses_.end(),
                        [from](const auto& loss) { return loss->reads(from); });
   }
+  /// Which outputs of a teacher the losses compare with.
+  loss::TeacherUse teacher_use() const {
+    loss::TeacherUse all;
+    for (const auto& loss : losses_) {
+      const loss::TeacherUse one = loss->teacher_use();
+      all = {all.features || one.features, all.logits || one.logits};
+    }
+    return all;
+  }
   void describe(loss::LossReport* report) const {
     for (const auto& loss : losses_) {
       loss->describe(report);
@@ -263,6 +320,12 @@ class Losses {
     std::int64_t entries() const override { return component.entries(); }
     loss::LogitUse logit_use() const override { return component.logit_use(); }
     bool reads(loss::FeatureFrom from) const override { return component.reads(from); }
+    loss::TeacherUse teacher_use() const override {
+      if constexpr (requires { component.teacher_use(); })
+        return component.teacher_use();
+      else
+        return {};
+    }
     void describe(loss::LossReport* report) const override { component.describe(report); }
     void evaluate(const Run<Context, T>& run, const loss::LossInput<T>& in,
                   const loss::LossGradient<T>& gradient, View<T> report) const override {

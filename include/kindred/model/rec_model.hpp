@@ -20,6 +20,14 @@ namespace detail {
 /// All that the compiler can check of one composition; see core/concepts.hpp for the signatures.
 template <class Backbone, class Neck, class Head, class Loss, class R>
 struct CheckComposition {
+  static_assert(!concepts::LossDescribed<Backbone> && !concepts::LossDescribed<Neck> &&
+                    !concepts::LossDescribed<Head>,
+                "a loss stands in the slot of a Backbone, a Neck or a Head; the order is "
+                "RecModel<Backbone, Neck, Head, Loss>, and several losses go into loss::Combined");
+  static_assert(
+      !concepts::HeadForward<Loss, R>,
+      "a head stands in the slot of the Loss; the order is RecModel<Backbone, Neck, Head, "
+      "Loss>, with loss::CELoss to train a head");
   static_assert(
       concepts::Configurable<Backbone>,
       "Backbone needs a Config aggregate and a constructor (const Config&, const Scope&)");

@@ -1,5 +1,5 @@
 #pragma once
-// A trained model whose outputs another one learns to imitate.
+// A trained model whose outputs another one learns to imitate; or soft labels from elsewhere.
 
 #include <cstdint>
 #include <utility>
@@ -32,12 +32,6 @@ class Teacher {
   }
 };
 
-/// Which outputs of a teacher are computed, each in a pass of its own.
-struct TeacherUse {
-  bool features = false;
-  bool logits = true;
-};
-
 /// A RecModel as teacher, in evaluation mode: running statistics, no dropout, and the logits of a
 /// margin head are its unscaled cosines. It does not change.
 ///
@@ -51,7 +45,8 @@ class ModelTeacher final : public Teacher<typename Model::Scalar> {
  public:
   using Scalar = typename Model::Scalar;
 
-  explicit ModelTeacher(const Model& model, const TeacherUse& use = {},
+  /// Each output that is used takes a pass of its own.
+  explicit ModelTeacher(const Model& model, const loss::TeacherUse& use = {.logits = true},
                         const SessionOptions& options = {})
       : use_(use),
         feature_size_(model.feature_size()),
@@ -72,10 +67,40 @@ class ModelTeacher final : public Teacher<typename Model::Scalar> {
   std::int64_t class_num() const override { return use_.logits ? class_num_ : 0; }
 
  private:
-  TeacherUse use_;
+  loss::TeacherUse use_;
   std::int64_t feature_size_, class_num_;
   Session<Model> session_;
   std::vector<Scalar> features_;  // the session's result is gone after the pass to the logits
+};
+
+/// Soft labels [B,C] that the program sets before every step, as those of mixed images, in the
+/// place of a teacher's logits: CELoss takes them with CETarget::distribution.
+///
+///   SoftLabels<float> soft(class_num);
+///   session.set_teacher(soft);
+///   soft.set(mixed);   session.forward_backward(images, labels, step);
+template <class T>
+class SoftLabels final : public Teacher<T> {
+ public:
+  explicit SoftLabels(std::int64_t class_num) : class_num_(class_num) {}
+
+  /// Of the next batch, in memory that lives until then. Throws ShapeError unless [B, class_num].
+  void set(View<const T> labels) {
+    check_shape("SoftLabels", labels.shape, {labels.shape[0], class_num_});
+    labels_ = labels;
+  }
+  loss::TeacherOutput<T> operator()(View<const T> images) override {
+    if (labels_.data == nullptr || labels_.dim(0) != images.dim(0))
+      throw ShapeError(text("SoftLabels: a batch of ", images.dim(0), " images, but labels ",
+                            labels_.shape, "; call set() before every step"));
+    return {{}, labels_};
+  }
+  std::int64_t feature_size() const override { return 0; }
+  std::int64_t class_num() const override { return class_num_; }
+
+ private:
+  std::int64_t class_num_;
+  View<const T> labels_{};
 };
 
 }  // namespace kindred

@@ -160,12 +160,16 @@ void margin_begin(const MarginTiles<T>& t, const Policy& policy, const T* x, con
     rows.norm[i] = static_cast<T>(norm);
     rows.target[i] = static_cast<T>(best);
   }
-  if (new_batch) policy.begin_batch(MarginBatch<T>{t.batch, rows.norm, rows.target});
+  const MarginBatch<T> batch{t.batch, rows.norm, rows.target};
+  if (new_batch) policy.begin_batch(batch);
   for (std::int64_t i = 0; i < t.batch; ++i) {
     T values[Policy::row_values + 1] = {};
     policy.begin_row(MarginSample<T>{i, labels[i], rows.norm[i], rows.target[i]}, values);
     for (int k = 0; k < Policy::row_values; ++k) rows.values[k * t.padded + i] = values[k];
   }
+  for (int pass = 0; pass < policy.row_passes(); ++pass)
+    for (std::int64_t i = 0; i < t.batch; ++i)
+      policy.row_pass(pass, batch, i, rows.values, t.padded);
 }
 
 /// cosines[j,i] of n centres w; their inverse norms are given.

@@ -145,6 +145,17 @@ struct MarginBeginRow {
   }
 };
 
+template <class Policy, class T>
+struct MarginRowPass {
+  Policy policy;
+  MarginRows<T> rows;
+  int pass;
+  __device__ void operator()(std::int64_t i) const {
+    policy.row_pass(pass, MarginBatch<T>{rows.batch, rows.norm, rows.target}, i, rows.values,
+                    rows.batch);
+  }
+};
+
 /// Unit features, cosines to the labels, and what the policy makes of the batch and of each row.
 template <class Policy, class T>
 void margin_begin(Context& ctx, const MarginTiles& t, const Policy& policy, const T* x, const T* w,
@@ -161,6 +172,8 @@ void margin_begin(Context& ctx, const MarginTiles& t, const Policy& policy, cons
   }
   if constexpr (Policy::row_values > 0)
     for_each(ctx, name, t.batch, MarginBeginRow<Policy, T>{policy, rows, t.classes, labels});
+  for (int pass = 0; pass < policy.row_passes(); ++pass)
+    for_each(ctx, name, t.batch, MarginRowPass<Policy, T>{policy, rows, pass});
 }
 
 inline constexpr int margin_threads = 256, margin_warps = margin_threads / 32;
