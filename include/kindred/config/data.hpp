@@ -301,8 +301,8 @@ inline std::unique_ptr<data::Loader> loader(const Section& s, data::ImageSize im
   s.finish();
   data::Pipeline pipeline(image, std::move(ops));
   config.pixels = pixels && pipeline.ends_in_normalization();
-  return std::make_unique<data::Loader>(std::move(set.list), std::move(sampler), std::move(pipeline),
-                                        seed, config);
+  return std::make_unique<data::Loader>(std::move(set.list), std::move(sampler),
+                                        std::move(pipeline), seed, config);
 }
 
 }  // namespace kindred::config
