@@ -5,6 +5,8 @@
 //   TrainStep/SCALE/B/MODE        a step of PPLCNet, FC 1280 -> 512, ArcMargin, CELoss, momentum on
 //                                 224 x 224 images that are on the device
 //   LaunchedStep/SCALE/B/MODE     the same, kernel by kernel instead of as one graph
+//   FedStep/SCALE/B/MODE          TrainStep on images of 8 bits in pinned memory of the host, each
+//                                 batch copied while the step before runs and normalised there
 //   benchmark_gpu_steps [PART...]   only cases whose name contains a PART
 
 #include <cstring>
@@ -94,7 +96,9 @@ constexpr std::int64_t side = 224, classes = 1000;
 
 void train_step(const char* scale_name, double scale, std::int64_t batch, MathMode mode) {
   const std::string ending = kd::text(scale_name, '/', batch, '/', name_of(mode));
-  if (!selected("TrainStep/" + ending) && !selected("LaunchedStep/" + ending)) return;
+  if (!selected("TrainStep/" + ending) && !selected("LaunchedStep/" + ending) &&
+      !selected("FedStep/" + ending))
+    return;
   Model model({.backbone = {.scale = scale},
                .neck = {.embedding_size = 1280, .class_num = 512},
                .head = {.embedding_size = 512, .class_num = classes, .margin = 0.2, .scale = 30}},
@@ -125,6 +129,18 @@ void train_step(const char* scale_name, double scale, std::int64_t batch, MathMo
     session.zero_gradients();
     session.forward_backward(images.view(), labels, static_cast<std::uint64_t>(++step));
     update(session.context());
+  });
+  const kd::PixelTable table{};
+  const auto pinned = kd::cuda::allocate_pinned(2 * static_cast<std::size_t>(images.view().size()));
+  std::memset(pinned.get(), 100, 2 * static_cast<std::size_t>(images.view().size()));
+  const auto pixels = [&](std::int64_t number) -> kd::PixelImages {
+    const auto* data = static_cast<const std::uint8_t*>(pinned.get());
+    return {{data + number % 2 * images.view().size(), images.view().shape}, table};
+  };
+  measure("FedStep/", [&] {
+    ++step;
+    session.step(pixels(step), labels, static_cast<std::uint64_t>(step), update);
+    session.prefetch(pixels(step + 1));
   });
   std::fprintf(stderr, "%s: %zu bytes planned\n", ending.c_str(),
                session.plan({batch, side, side, 3}).bytes());
