@@ -23,6 +23,8 @@ class TrainSession {
  public:
   using Scalar = typename Model::Scalar;
   using Context = typename Model::Context;
+  /// The optimizer's step on the centres of a head with update_in_tile: an optim::RowStep.
+  using RowStep = RowUpdate<Context, Scalar>;
 
   TrainSession(Model& model, const SessionOptions& options)
       : model_(&model), options_(options), state_(std::make_unique<State>(model, options.threads)) {
@@ -32,10 +34,12 @@ class TrainSession {
   /// Forward and backward of one batch: accumulates into gradients() and updates the running
   /// statistics. images [B,H,W,3]; labels [B] in [0, class_num). `step` keys dropout.
   /// Returns the losses. NaN passes through; see images_finite() and gradients_finite().
+  /// A head with update_in_tile takes its step here, with `rows`; ConfigError without it.
   std::span<const loss::LossReport> forward_backward(View<const Scalar> images,
                                                      std::span<const std::int64_t> labels,
-                                                     std::uint64_t step) {
-    with_batch(images, labels, [&](const Batch& b) { pass(b, step); });
+                                                     std::uint64_t step,
+                                                     const RowStep* rows = nullptr) {
+    with_batch(images, labels, [&](const Batch& b) { pass(b, step, rows); });
     return losses();
   }
 
@@ -45,11 +49,11 @@ class TrainSession {
   /// context().synchronize() before the host or another session reads the model.
   template <class F>
   void step(View<const Scalar> images, std::span<const std::int64_t> labels, std::uint64_t step,
-            F&& update) {
+            F&& update, const RowStep* rows = nullptr) {
     with_batch(images, labels, [&](const Batch& b) {
       state_->ctx.run_graph(state_->graphs[key(images.shape)], [&] {
         zero_gradients();
-        pass(b, step);
+        pass(b, step, rows);
         update(state_->ctx);
       });
     });
@@ -76,17 +80,21 @@ class TrainSession {
 
   void zero_gradients() {
     kernels::fill(state_->ctx, Scalar(0),
-                  View<Scalar>{state_->gradients.get(), {model_->parameters().trainable_size()}});
+                  View<Scalar>{state_->gradients.get(), {model_->parameters().gradient_size()}});
   }
-  /// In the layout of Model::trainable(). On a GPU the host reads them after losses().
+  /// In the layout of Model::trainable(), without the centres of a head with update_in_tile. On a
+  /// GPU the host reads them after losses().
   std::span<Scalar> gradients() {
     return {state_->gradients.get(),
-            static_cast<std::size_t>(model_->parameters().trainable_size())};
+            static_cast<std::size_t>(model_->parameters().gradient_size())};
   }
   /// Whether all images of the last batch, and all gradients after it, are neither NaN nor
   /// infinite.
   bool images_finite() const { return finite(0); }
-  bool gradients_finite() const { return finite(1); }
+  bool gradients_finite() const { return finite(1) && rows_updated(); }
+  /// Whether a head with update_in_tile took its step, because all gradients of it are finite; true
+  /// of any other head.
+  bool rows_updated() const { return finite(2); }
 
   Context& context() { return state_->ctx; }
   /// The plan of a step on images of this shape, made now if need be: its bytes and largest arrays.
@@ -99,13 +107,14 @@ class TrainSession {
     State(const Model& model, int threads)
         : ctx(threads),
           gradients(std::static_pointer_cast<Scalar>(Model::Device::allocate(
-              static_cast<std::size_t>(model.parameters().trainable_size()) * sizeof(Scalar)))),
+              static_cast<std::size_t>(model.parameters().gradient_size()) * sizeof(Scalar)))),
           reports(static_cast<std::size_t>(model.loss().entries())),
           values(reports.size() * loss::report_size),
           results(std::static_pointer_cast<Scalar[]>(
-              Model::Device::allocate_results((values + 2) * sizeof(Scalar)))) {
+              Model::Device::allocate_results((values + 3) * sizeof(Scalar)))) {
       model.loss().describe(reports.data());
       std::fill_n(results.get(), values + 2, Scalar(0));
+      results[static_cast<std::ptrdiff_t>(values + 2)] = Scalar(1);
     }
     Context ctx;
     std::shared_ptr<Scalar> gradients;
@@ -113,8 +122,9 @@ class TrainSession {
     std::map<Key, typename Context::Graph> graphs;
     typename Model::Saved saved;
     std::vector<loss::LossReport> reports;
-    std::size_t values;                 ///< numbers of all losses
-    std::shared_ptr<Scalar[]> results;  ///< them, and whether images and gradients are finite
+    std::size_t values;  ///< numbers of all losses
+    /// Them; whether images and gradients are finite; whether the head's rows were updated.
+    std::shared_ptr<Scalar[]> results;
   };
 
   /// A batch where kernels can read it.
@@ -156,7 +166,8 @@ class TrainSession {
     loss::TeacherOutput<Scalar> teacher;
     if (teacher_ != nullptr) teacher = teacher_->planned(shape[0]);
     upload({nullptr, shape}, {reinterpret_cast<const std::int64_t*>(Arena::alignment), {shape[0]}},
-           teacher, [&](const Batch& b) { pass(b, 0); });
+           teacher,
+           [&](const Batch& b) { pass(b, 0, reinterpret_cast<const RowStep*>(Arena::alignment)); });
     return state_->plans.emplace(key(shape), arena.end_recording()).first->second;
   }
 
@@ -184,7 +195,7 @@ class TrainSession {
     upload(images, {labels.data(), {static_cast<std::int64_t>(labels.size())}}, teacher, f);
   }
 
-  void pass(const Batch& batch, std::uint64_t step) {
+  void pass(const Batch& batch, std::uint64_t step, const RowStep* rows) {
     State& s = *state_;
     Scalar* const finite = s.results.get() + s.values;
     const typename Model::RunType run{.ctx = s.ctx,
@@ -193,13 +204,15 @@ class TrainSession {
                                       .new_statistics = model_->statistics().data(),
                                       .gradients = s.gradients.get(),
                                       .training = true,
-                                      .random = {model_->seed().value, 0, step}};
+                                      .random = {model_->seed().value, 0, step},
+                                      .row_update = rows,
+                                      .row_update_taken = finite + 2};
     kernels::all_finite(s.ctx, batch.images, View<Scalar>{finite, {1}});
     model_->forward_backward(run, batch.images, batch.labels, s.saved,
                              {s.results.get(), {static_cast<std::int64_t>(s.values)}},
                              batch.teacher);
     kernels::all_finite(
-        s.ctx, View<const Scalar>{s.gradients.get(), {model_->parameters().trainable_size()}},
+        s.ctx, View<const Scalar>{s.gradients.get(), {model_->parameters().gradient_size()}},
         View<Scalar>{finite + 1, {1}});
   }
 
