@@ -46,8 +46,8 @@ def seconds(row):
 
 
 def short_name(name):
-    """Without what Google Benchmark adds: /min_time:0.2/real_time."""
-    return name.split("/min_time:")[0].removesuffix("/real_time")
+    """Without what Google Benchmark adds: /min_time:0.2/real_time, /iterations:5/manual_time."""
+    return name.split("/min_time:")[0].split("/iterations:")[0].removesuffix("/real_time")
 
 
 def three_digits(value):

@@ -2,13 +2,19 @@
 // Margin softmax on both sides of a parity test: the fused form and the one through logits.
 
 #include <algorithm>
+#include <array>
+#include <limits>
 #include <string>
+#include <type_traits>
 
 #include <kindred/kernels/margin_softmax.hpp>
+#include <kindred/kernels/optimizer.hpp>
 #ifdef KINDRED_CPU_SIDE
 #include <kindred/kernels/cpu/margin_softmax.hpp>
+#include <kindred/kernels/cpu/optimizer.hpp>
 #else
 #include <kindred/kernels/cuda/margin_softmax.cuh>
+#include <kindred/kernels/cuda/optimizer.cuh>
 #endif
 
 #include "cuda/support.hpp"
@@ -64,7 +70,8 @@ void margin_softmax(Side& side, const Problem<T>& p, const Policy& policy, const
     side.check(tiles.tiles > 1, "the case has only one tile");
     cuda::margin_softmax_tiled(side.ctx, tiles, p.cut == Cut::small_tiles_stored, policy,
                                static_cast<const T*>(in.x.data), static_cast<const T*>(in.w.data),
-                               in.labels.data, p.epsilon, p.weight, loss.data, dx.data, dw.data);
+                               in.labels.data, p.epsilon, p.weight, loss.data, dx.data,
+                               kernels::CenterGradient<cuda::Context, T>{dw.data});
     return;
   }
 #endif
@@ -106,6 +113,59 @@ void check_fused(Side& side, const std::string& name, const Problem<T>& p, const
   side.record(name + " loss", loss, margin_limit<T>);
   side.record(name + " dx", dx, margin_limit<T>);
   side.record(name + " dw", dw, margin_limit<T>);
+}
+
+/// The step of an optimizer on the centres, within the pass.
+template <class T, class Context>
+struct MomentumStep final : RowUpdate<Context, T> {
+  T *w, *v;
+  MomentumStep(T* parameters, T* velocities) : w(parameters), v(velocities) {}
+  void operator()(Context& ctx, std::int64_t begin, std::int64_t n, const T* g,
+                  const T* allowed) const override {
+    apply_rule_in_chunk(ctx, MomentumRule<T>{T(0.1), T(0.9), T(0.01), false}, n, w + begin, g,
+                        std::array<T*, 1>{v + begin}, allowed);
+  }
+};
+
+/// Two steps that update the centres, and whether they were taken. The second is one of a NaN in
+/// the features if `spoilt`.
+template <class T, class Policy>
+void check_update(Side& side, const std::string& name, const Problem<T>& p, const Policy& policy,
+                  bool spoilt = false) {
+  const Inputs<T> in(side, p);
+  const auto loss = side.template output<T>({1}), taken = side.template output<T>({2});
+  const auto dx = side.input(random_values<T>(p.batch * p.dim, 4), p.x_shape());
+  const auto velocity =
+      side.input(std::vector<T>(static_cast<std::size_t>(p.w_shape().size())), p.w_shape());
+  auto bad = random_values<T>(p.batch * p.dim, 1, 2);
+  if (spoilt) bad[1] = std::numeric_limits<T>::quiet_NaN();
+  const auto second = side.input(bad, p.x_shape());
+  using Context = std::remove_reference_t<decltype(side.ctx)>;
+  const MomentumStep<T, Context> step(in.w.data, velocity.data);
+  side.run([&] {
+    for (std::int64_t i = 0; i < 2; ++i) {
+      const View<T> x = i == 0 ? in.x : second, own{taken.data + i, {1}};
+#ifndef KINDRED_CPU_SIDE
+      if (p.cut != Cut::by_size) {
+        const cuda::MarginTiles tiles(p.batch, p.dim, p.classes, p.sub_centers, sizeof(T), 1);
+        side.check(tiles.tiles > 1, "the case has only one tile");
+        cuda::margin_softmax_tiled(
+            side.ctx, tiles, p.cut == Cut::small_tiles_stored, policy,
+            static_cast<const T*>(x.data), static_cast<const T*>(in.w.data), in.labels.data,
+            p.epsilon, p.weight, loss.data, spoilt ? nullptr : dx.data,
+            kernels::CenterGradient<cuda::Context, T>{nullptr, &step, own.data});
+        continue;
+      }
+#endif
+      kernels::margin_softmax_update(side.ctx, policy, x, in.w, in.labels.data, p.epsilon, p.weight,
+                                     loss, spoilt ? View<T>{} : dx, step, own);
+    }
+  });
+  if (!spoilt) side.record(name + " loss", loss, margin_limit<T>);
+  side.record(name + " taken", taken);
+  side.record(name + " dx", dx, margin_limit<T>);
+  side.record(name + " w", in.w, margin_limit<T>);
+  side.record(name + " velocity", velocity, margin_limit<T>);
 }
 
 /// The same head through its logits.

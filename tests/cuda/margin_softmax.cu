@@ -43,6 +43,17 @@ KINDRED_PARITY(sizes) {
   check_fused(side, "loss alone", p, ArcMarginPolicy<T>(0.5, 16));
 }
 
+KINDRED_PARITY(update) {
+  for (const Cut cut : {Cut::by_size, Cut::small_tiles, Cut::small_tiles_stored}) {
+    const auto name = text("cut ", static_cast<int>(cut));
+    Problem<T> p{.batch = 17, .dim = 9, .classes = 130, .cut = cut};
+    check_update(side, name, p, ArcMarginPolicy<T>(0.5, 16));
+    check_update(side, name + ", NaN", p, ArcMarginPolicy<T>(0.5, 16), true);
+    p.sub_centers = 3;
+    check_update(side, name + ", sub-centres", p, SubCenterArcMarginPolicy<T>(0.5, 16, false, 3));
+  }
+}
+
 KINDRED_PARITY(large_scale) {
   // exp(300 * 2) is no float.
   const Problem<T> p{.batch = 17, .dim = 6, .classes = 90, .epsilon = T(0)};

@@ -26,8 +26,10 @@ KINDRED_PARITY(momentum_update) {
                  v = side.input(random_values<T>(n, 2), {n}),
                  g = side.input(random_values<T>(n, 3), {n});
       side.run([&] {
-        kernels::momentum_update(side.ctx, p, g, v, T(0.1), T(0.9), T(0.01), nesterov);
-        kernels::momentum_update(side.ctx, p, g, v, T(0.05), T(0.9), T(0.01), nesterov);
+        kernels::apply_rule(side.ctx, MomentumRule<T>{T(0.1), T(0.9), T(0.01), nesterov}, p, g,
+                            {v});
+        kernels::apply_rule(side.ctx, MomentumRule<T>{T(0.05), T(0.9), T(0.01), nesterov}, p, g,
+                            {v});
       });
       side.record(text("p ", n, nesterov), p);
       side.record(text("v ", n, nesterov), v);
@@ -42,8 +44,9 @@ KINDRED_PARITY(adamw_update) {
     const auto m = side.input(zeros, {n}), v = side.input(zeros, {n});
     side.run([&] {
       for (std::int64_t step = 1; step <= 3; ++step)
-        kernels::adamw_update(side.ctx, p, g, m, v, T(0.01), T(0.9), T(0.999), T(1e-8), T(0.05),
-                              step);
+        kernels::apply_rule(side.ctx,
+                            AdamWRule<T>(T(0.01), T(0.9), T(0.999), T(1e-8), T(0.05), step), p, g,
+                            {m, v});
     });
     side.record(text("p ", n), p);
     side.record(text("m ", n), m);
@@ -60,13 +63,15 @@ KINDRED_PARITY(other_updates) {
       state.push_back(side.input(std::vector<T>(static_cast<std::size_t>(n)), {n}));
     side.run([&] {
       for (std::int64_t step = 1; step <= 3; ++step) {
-        kernels::sgd_update(side.ctx, p[0], g, T(0.1), T(0.01));
-        kernels::adam_update(side.ctx, p[1], g, state[0], state[1], T(0.01), T(0.9), T(0.999),
-                             T(1e-8), T(0.05), step);
-        kernels::rmsprop_update(side.ctx, p[2], g, state[2], state[3], T(0.01), T(0.95), T(0.9),
-                                T(1e-6), T(0.01));
-        kernels::centered_rmsprop_update(side.ctx, p[3], g, state[4], state[5], state[6], T(0.01),
-                                         T(0.95), T(0.9), T(1e-2), T(0.01));
+        kernels::apply_rule(side.ctx, SgdRule<T>{T(0.1), T(0.01)}, p[0], g, {});
+        kernels::apply_rule(side.ctx,
+                            AdamRule<T>(T(0.01), T(0.9), T(0.999), T(1e-8), T(0.05), step), p[1], g,
+                            {state[0], state[1]});
+        kernels::apply_rule(side.ctx, RmspropRule<T>{T(0.01), T(0.95), T(0.9), T(1e-6), T(0.01)},
+                            p[2], g, {state[2], state[3]});
+        kernels::apply_rule(side.ctx,
+                            CenteredRmspropRule<T>{T(0.01), T(0.95), T(0.9), T(1e-2), T(0.01)},
+                            p[3], g, {state[4], state[5], state[6]});
         kernels::moving_average_update(side.ctx, p[4], g, T(0.99));
       }
     });
@@ -86,8 +91,8 @@ KINDRED_PARITY(unaligned_update) {
     return View<T>{all.data + begin, {n - 7}};
   };
   side.run([&] {
-    kernels::momentum_update(side.ctx, from(p, 1), from(g, 3), from(v, 5), T(0.1), T(0.9), T(0),
-                             false);
+    kernels::apply_rule(side.ctx, MomentumRule<T>{T(0.1), T(0.9), T(0), false}, from(p, 1),
+                        from(g, 3), {from(v, 5)});
   });
   side.record("p", p);
   side.record("v", v);

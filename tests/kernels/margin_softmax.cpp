@@ -299,6 +299,88 @@ TEST_CASE("margin softmax: degenerate input") {
   }
 }
 
+namespace {
+
+/// Keeps what it is handed; counts how often an element was.
+template <class T>
+struct Keep final : RowUpdate<cpu::Context, T> {
+  mutable std::vector<T> gradient;
+  mutable std::vector<int> times;
+  explicit Keep(std::size_t size) : gradient(size, T(0)), times(size, 0) {}
+  void operator()(cpu::Context&, std::int64_t begin, std::int64_t n, const T* g,
+                  const T* allowed) const override {
+    if (*allowed == 0) return;
+    for (std::int64_t i = 0; i < n; ++i) {
+      gradient[static_cast<std::size_t>(begin + i)] = g[i];
+      ++times[static_cast<std::size_t>(begin + i)];
+    }
+  }
+};
+
+/// Hands the gradients of p's centres to `keep`; returns whether they were.
+template <class T>
+bool hand_over(Problem<T>& p, const Keep<T>& keep, int threads,
+               std::int64_t store_limit = kernels::margin_softmax_store_limit) {
+  cpu::Context ctx(threads);
+  auto taken = poisoned<T>(1);
+  run_planned(ctx, [&] {
+    kernels::margin_softmax_update(ctx, p.policy(), view(p.x, {p.batch, p.dim}),
+                                   view(p.w, {p.classes, p.dim}), p.labels.data(), p.epsilon,
+                                   p.weight, view(p.loss, {1}), view(p.dx, {p.batch, p.dim}), keep,
+                                   view(taken, {1}), store_limit);
+  });
+  return taken[0] != 0;
+}
+
+}  // namespace
+
+TEST_CASE("margin softmax: an update is handed the bits of the stored gradient, each row once") {
+  for (const int threads : {1, 2})
+    for (const std::int64_t store_limit : {std::int64_t{0}, kernels::margin_softmax_store_limit}) {
+      Problem<float> stored{
+          .batch = 19, .dim = 33, .classes = 3001, .epsilon = 0.1f, .weight = 0.7f};
+      Problem<float> handed = stored;
+      const Keep<float> keep(stored.w.size());
+      const float loss = stored.fused(threads, true, store_limit);
+      CHECK(hand_over(handed, keep, threads, store_limit));
+      CHECK(handed.loss[0] == loss);
+      CHECK(handed.dx == stored.dx);
+      CHECK(keep.gradient == stored.dw);
+      CHECK(std::all_of(keep.times.begin(), keep.times.end(), [](int n) { return n == 1; }));
+    }
+}
+
+TEST_CASE("margin softmax: no update where the loss or a gradient of a centre is not finite") {
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  const Problem<float> good{.batch = 3, .dim = 4, .classes = 900};
+  const auto refused = [](Problem<float> p) {
+    const Keep<float> keep(p.w.size());
+    const bool taken = hand_over(p, keep, 2);
+    CHECK(std::all_of(keep.times.begin(), keep.times.end(), [&](int n) { return n == taken; }));
+    return !taken;
+  };
+  CHECK_FALSE(refused(good));
+  Problem<float> p = good;
+  p.x[5] = nan;
+  CHECK(refused(p));
+  p = good;
+  p.w[801] = nan;
+  CHECK(refused(p));
+  p = good;
+  p.w[801] = std::numeric_limits<float>::infinity();
+  CHECK(refused(p));
+  p = good;
+  p.weight = std::numeric_limits<float>::infinity();
+  CHECK(refused(p));
+  p = good;
+  for (std::size_t d = 0; d < 4; ++d) p.w[800 + d] = 1e-21f;  // dw = 1 / |w| ...
+  CHECK(refused(p));
+  CHECK(std::isfinite(p.fused()));  // ... and not the loss
+  p = good;
+  for (std::size_t d = 0; d < 4; ++d) p.w[800 + d] = 0;  // has gradient 0
+  CHECK_FALSE(refused(p));
+}
+
 TEST_CASE("margin logits: unscaled cosines in evaluation") {
   Problem<double> p{.batch = 3, .dim = 5, .classes = 21};
   auto cosines = poisoned<double>(63);

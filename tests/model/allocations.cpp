@@ -87,10 +87,17 @@ void expect_no_allocation(Model& model, const Optimizer& optimizer, int threads)
   std::int64_t step = 0;
   const auto train = [&](kd::View<const float> x, std::span<const std::int64_t> y) {
     session.zero_gradients();
-    session.forward_backward(x, y, static_cast<std::uint64_t>(step));
-    optimizer.update(session.context(), std::span<const kd::optim::Range>(ranges),
-                     kd::optim::Update<float>{model.trainable(), session.gradients(), moments,
-                                              cosine.at({step, 100, 1}), step + 1});
+    const kd::optim::Update<float> update{model.trainable(), session.gradients(), moments,
+                                          cosine.at({step, 100, 1}), step + 1};
+    if (const kd::ParameterInfo* rows = model.parameters().updated_in_tile()) {
+      const auto range = kd::optim::range_of(*rows, optimizer.weight_decay, optimizer.no_decay);
+      const kd::optim::RowStep<kd::cpu::Context, float, std::vector<float>, Optimizer> in_tile(
+          optimizer, range, update);
+      session.forward_backward(x, y, static_cast<std::uint64_t>(step), &in_tile);
+    } else {
+      session.forward_backward(x, y, static_cast<std::uint64_t>(step));
+    }
+    optimizer.update(session.context(), std::span<const kd::optim::Range>(ranges), update);
     ++step;
   };
   CHECK(count([&] { train(whole, all); }) > 0);  // so the counter works
@@ -122,13 +129,16 @@ void expect_no_allocation(Model& model, const Optimizer& optimizer, int threads)
 
 #ifdef KINDRED_COUNTS_ALLOCATIONS
 
-TEST_CASE("a step of a margin head without logits allocates nothing") {
-  for (int threads : {1, 2}) {
+TEST_CASE("a step of a margin head without logits allocates nothing, with its update or without") {
+  for (int i = 0; i < 4; ++i) {
+    const int threads = 1 + i % 2;
+    const bool in_tile = i / 2 != 0;
+    INFO(threads << " threads, update_in_tile " << in_tile);
     kd::RecModel<kd::backbone::PPLCNet, kd::neck::FC, kd::head::ArcMargin,
                  kd::loss::Combined<kd::loss::CELoss, kd::loss::TripletLossV2>>
         model({.backbone = {.scale = 0.25},
                .neck = {.embedding_size = 1280, .class_num = 16},
-               .head = {.embedding_size = 16, .class_num = classes},
+               .head = {.embedding_size = 16, .class_num = classes, .update_in_tile = in_tile},
                .loss = {{.weight = 1}, {.weight = 1, .margin = 0.5}}},
               kd::Seed{1});
     CHECK_FALSE(model.builds_logits());

@@ -7,13 +7,11 @@
 #include <kindred/kernels/cpu/check_labels.hpp>
 #include <kindred/kernels/cpu/elementwise.hpp>
 #include <kindred/kernels/cpu/gemm.hpp>
-#include <kindred/kernels/cpu/global_average_pool.hpp>
 #include <kindred/kernels/cpu/l2_normalize.hpp>
 #include <kindred/kernels/cpu/optimizer.hpp>
 #include <kindred/kernels/cpu/pair_rows.hpp>
 #include <kindred/kernels/cpu/pairwise.hpp>
 #include <kindred/kernels/cpu/softmax_cross_entropy.hpp>
-#include <kindred/kernels/global_average_pool.hpp>
 #include <kindred/loss/ce_loss.hpp>
 #include <kindred/loss/center_loss.hpp>
 #include <kindred/loss/combined.hpp>
@@ -22,33 +20,13 @@
 #include <kindred/model/rec_model.hpp>
 #include <kindred/neck/bn_neck.hpp>
 
+#include "train/mean_colour.hpp"
 #include "train/memory_run.hpp"
 
 using namespace kindred;
 using namespace kindred::test;
 
 namespace {
-
-/// The mean colour of an image.
-struct MeanColour {
-  struct Config {};
-  template <class T>
-  struct Saved {};
-  static constexpr const char* name() { return "MeanColour"; }
-  static constexpr int output_rank = 2;
-  MeanColour(const Config&, const Scope&) {}
-  std::int64_t output_size() const { return 3; }
-  template <class Context, class T>
-  Tensor<T> forward(const Run<Context, T>& run, In<T> x, Saved<T>&) const {
-    auto y = run.make({x.dim(0), 3}, "MeanColour.y");
-    kernels::global_average_pool_forward(run.ctx, x, View<T>(y));
-    return y;
-  }
-  template <class Context, class T>
-  Tensor<T> backward(const Run<Context, T>&, Tensor<T>, In<T>, Saved<T>&) const {
-    return {};
-  }
-};
 
 /// A loss with a parameter, and one with a memory that must be in the checkpoint.
 using Memory = loss::CrossBatchMemory<loss::TripletMarginLoss>;

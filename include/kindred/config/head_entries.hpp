@@ -131,6 +131,7 @@ class MarginHeads {
     table[Head::name()] = [fields...](const Section& s) {
       typename Head::Config config;
       (fields(s, config), ...);
+      config.update_in_tile = s.get("update_in_tile", config.update_in_tile);
       return AnyHead::template component<Head>(config);
     };
   }

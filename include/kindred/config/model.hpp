@@ -199,6 +199,7 @@ class ModelReader {
       c.easy_margin = s.get("easy_margin", c.easy_margin);
       c.gradient =
           named(s, "gradient", c.gradient, {GradientMode::exact, GradientMode::straight_through});
+      c.update_in_tile = s.get("update_in_tile", c.update_in_tile);
       config = AnyHead::template component<kindred::head::ArcMargin>(c);
     } else {
       config = registered_head<Device>(name, s, {"ArcMargin", "FC"});

@@ -4,6 +4,7 @@
 // running statistics in a second one.
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -83,30 +84,47 @@ struct ParameterInfo {
   ParameterKind kind = ParameterKind::weight;
   Initializer initializer;
   FileLayout layout = FileLayout::same;
-  double lr_multiplier = 1;     ///< effective rate = rate * multiplier; 0 freezes
-  double decay_multiplier = 1;  ///< effective decay = decay * multiplier
-  std::int64_t offset = 0;      ///< first element, in the flat buffer of its region
-  std::string loss{};           ///< name of the loss that declared it: "CenterLoss"
+  double lr_multiplier = 1;          ///< effective rate = rate * multiplier; 0 freezes
+  double decay_multiplier = 1;       ///< effective decay = decay * multiplier
+  std::int64_t offset = 0;           ///< first element, in the flat buffer of its region
+  std::string loss{};                ///< name of the loss that declared it: "CenterLoss"
+  bool updated_in_tile = false;      ///< its gradient is not stored, see Scope::updated_in_tile
+  std::int64_t gradient_offset = 0;  ///< first element in the gradients; -1 without one
 };
 
 /// Where a component finds one of its parameters.
 struct ParameterRef {
   std::int64_t offset = -1;
   Shape shape;
+  std::int64_t gradient_offset = -1;  ///< that of ParameterInfo
 };
 
-/// All parameters in order of declaration. Two regions: trainable values, and buffers.
+/// All parameters in order of declaration. Two regions: trainable values, and buffers. Gradients
+/// have the layout of the trainable values, without those that are updated in tiles.
 class ParameterTable {
  public:
   ParameterRef add(ParameterInfo info) {
     if (!index_.emplace(info.name, entries_.size()).second)
       throw ConfigError(text("two parameters are named ", info.name));
-    std::int64_t& end = info.kind == ParameterKind::buffer ? buffer_size_ : trainable_size_;
-    info.offset = end;
+    const bool buffer = info.kind == ParameterKind::buffer;
+    if (buffer) info.updated_in_tile = false;
+    if (info.updated_in_tile && updated_in_tile() != nullptr)
+      throw ConfigError(text("only one parameter can be updated in tiles, not both ",
+                             updated_in_tile()->name, " and ", info.name));
     constexpr std::int64_t line = 16;  // elements; keeps every parameter aligned for vector loads
-    end += (info.shape.size() + line - 1) / line * line;
+    const std::int64_t size = (info.shape.size() + line - 1) / line * line;
+    std::int64_t& end = buffer ? buffer_size_ : trainable_size_;
+    info.offset = end;
+    end += size;
+    info.gradient_offset = -1;
+    if (info.updated_in_tile) {
+      in_tile_ = static_cast<std::ptrdiff_t>(entries_.size());
+    } else if (!buffer) {
+      info.gradient_offset = gradient_size_;
+      gradient_size_ += size;
+    }
     entries_.push_back(info);
-    return {info.offset, info.shape};
+    return {info.offset, info.shape, info.gradient_offset};
   }
 
   const std::vector<ParameterInfo>& entries() const { return entries_; }
@@ -115,7 +133,12 @@ class ParameterTable {
     const auto found = index_.find(name);
     return found == index_.end() ? nullptr : &entries_[found->second];
   }
+  /// The parameter whose gradient is not stored, or nullptr.
+  const ParameterInfo* updated_in_tile() const {
+    return in_tile_ < 0 ? nullptr : &entries_[static_cast<std::size_t>(in_tile_)];
+  }
   std::int64_t trainable_size() const { return trainable_size_; }
+  std::int64_t gradient_size() const { return gradient_size_; }
   std::int64_t buffer_size() const { return buffer_size_; }
   /// Trainable values without the padding between parameters.
   std::int64_t trainable_count() const { return count(false); }
@@ -132,7 +155,9 @@ class ParameterTable {
   std::vector<ParameterInfo> entries_;
   std::unordered_map<std::string, std::size_t> index_;
   std::int64_t trainable_size_ = 0;
+  std::int64_t gradient_size_ = 0;
   std::int64_t buffer_size_ = 0;
+  std::ptrdiff_t in_tile_ = -1;  // index of the entry
 };
 
 /// A place in the parameter table: prefix of names, and multipliers for all that is declared there.
@@ -163,9 +188,18 @@ class Scope {
     return inner;
   }
 
+  /// What is declared here has no gradient in memory if `on`: the kernel that computes it hands
+  /// each part of it to Run::row_update at once. One parameter of a model can be so.
+  Scope updated_in_tile(bool on = true) const {
+    Scope inner = *this;
+    inner.updated_in_tile_ = on;
+    return inner;
+  }
+
   ParameterRef declare(std::string_view name, const Shape& shape, ParameterKind kind,
                        const Initializer& initializer, FileLayout layout = FileLayout::same) const {
-    return table_->add({join(name), shape, kind, initializer, layout, lr_, decay_, 0, loss_});
+    return table_->add(
+        {join(name), shape, kind, initializer, layout, lr_, decay_, 0, loss_, updated_in_tile_});
   }
   const std::string& prefix() const { return prefix_; }
 
@@ -179,6 +213,7 @@ class Scope {
   double lr_ = 1;
   double decay_ = 1;
   std::string loss_;
+  bool updated_in_tile_ = false;
 };
 
 }  // namespace kindred

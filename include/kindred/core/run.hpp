@@ -7,6 +7,7 @@
 
 #include <kindred/core/context.hpp>
 #include <kindred/core/parameters.hpp>
+#include <kindred/core/row_update.hpp>
 
 namespace kindred {
 
@@ -58,11 +59,18 @@ struct Run {
   bool input_gradient = false;         ///< whether the backward must reach the images
   RandomKey random;                    ///< seed and step of this pass; layers set the stream
   PreparedWeights<Scalar>* weights = nullptr;  ///< in inference, on contexts that use them
+  /// In training passes of a model with a parameter that is updated in tiles: the optimizer's step
+  /// on it, and where the kernel says whether it was taken (1, or 0 if something is not finite).
+  const RowUpdate<Context, Scalar>* row_update = nullptr;
+  Scalar* row_update_taken = nullptr;
 
   View<const Scalar> parameter(const ParameterRef& p) const {
     return {parameters + p.offset, p.shape};
   }
-  View<Scalar> gradient(const ParameterRef& p) const { return {gradients + p.offset, p.shape}; }
+  /// Not of a parameter that is updated in tiles, which has none.
+  View<Scalar> gradient(const ParameterRef& p) const {
+    return {gradients + p.gradient_offset, p.shape};
+  }
   View<const Scalar> buffer(const ParameterRef& p) const {
     return {statistics + p.offset, p.shape};
   }

@@ -81,12 +81,15 @@ class AdaMargin : public MarginHead<AdaMargin> {
     double h = 0.333;
     double s = 64;
     double t_alpha = 1;
+    bool update_in_tile = false;  ///< the optimizer in the backward pass, see MarginHead
   };
 
   static constexpr const char* name() { return "AdaMargin"; }
 
   AdaMargin(const Config& config, const Scope& scope)
-      : MarginHead(config.embedding_size, config.class_num, scope, 1, "kernel"), config_(config) {
+      : MarginHead(config.embedding_size, config.class_num,
+                   scope.updated_in_tile(config.update_in_tile), 1, "kernel"),
+        config_(config) {
     require(config.m >= 0 && config.m < 3.14159, "m must be in [0, pi)", config.m);
     require(config.h >= 0, "h must be >= 0", config.h);
     require(config.s > 0, "s must be > 0", config.s);

@@ -23,12 +23,15 @@ class ArcMargin : public MarginHead<ArcMargin> {
     double scale = 80;
     bool easy_margin = false;
     GradientMode gradient = GradientMode::exact;
+    bool update_in_tile = false;  ///< the optimizer in the backward pass, see MarginHead
   };
 
   static constexpr const char* name() { return "ArcMargin"; }
 
   ArcMargin(const Config& config, const Scope& scope)
-      : MarginHead(config.embedding_size, config.class_num, scope), config_(config) {
+      : MarginHead(config.embedding_size, config.class_num,
+                   scope.updated_in_tile(config.update_in_tile)),
+        config_(config) {
     if (!(config.scale > 0) || !(config.margin >= 0 && config.margin < 3.14159))
       throw ConfigError(text("head.ArcMargin: scale must be > 0 and margin in [0, pi), got ",
                              config.scale, " and ", config.margin));

@@ -54,12 +54,15 @@ class CombinedMargin : public MarginHead<CombinedMargin> {
     double m3 = 0.2;  ///< taken off the cosine
     double scale = 64;
     GradientMode gradient = GradientMode::exact;
+    bool update_in_tile = false;  ///< the optimizer in the backward pass, see MarginHead
   };
 
   static constexpr const char* name() { return "CombinedMargin"; }
 
   CombinedMargin(const Config& config, const Scope& scope)
-      : MarginHead(config.embedding_size, config.class_num, scope), config_(config) {
+      : MarginHead(config.embedding_size, config.class_num,
+                   scope.updated_in_tile(config.update_in_tile)),
+        config_(config) {
     require(config.m1 >= 1, "m1 must be >= 1", config.m1);
     require(config.m2 >= 0 && config.m2 < 3.14159, "m2 must be in [0, pi)", config.m2);
     require(config.m3 >= 0, "m3 must be >= 0", config.m3);

@@ -29,12 +29,15 @@ class CosMargin : public MarginHead<CosMargin> {
     std::int64_t class_num = 0;
     double margin = 0.35;
     double scale = 64;
+    bool update_in_tile = false;  ///< the optimizer in the backward pass, see MarginHead
   };
 
   static constexpr const char* name() { return "CosMargin"; }
 
   CosMargin(const Config& config, const Scope& scope)
-      : MarginHead(config.embedding_size, config.class_num, scope), config_(config) {
+      : MarginHead(config.embedding_size, config.class_num,
+                   scope.updated_in_tile(config.update_in_tile)),
+        config_(config) {
     require(config.margin >= 0, "margin must be >= 0", config.margin);
     require(config.scale > 0, "scale must be > 0", config.scale);
   }

@@ -60,12 +60,15 @@ class CurricularMargin : public MarginHead<CurricularMargin> {
     double margin = 0.5;  ///< radians
     double scale = 64;
     double t_alpha = 0.01;
+    bool update_in_tile = false;  ///< the optimizer in the backward pass, see MarginHead
   };
 
   static constexpr const char* name() { return "CurricularMargin"; }
 
   CurricularMargin(const Config& config, const Scope& scope)
-      : MarginHead(config.embedding_size, config.class_num, scope), config_(config) {
+      : MarginHead(config.embedding_size, config.class_num,
+                   scope.updated_in_tile(config.update_in_tile)),
+        config_(config) {
     require(config.margin >= 0 && config.margin < 3.14159, "margin must be in [0, pi)",
             config.margin);
     require(config.scale > 0, "scale must be > 0", config.scale);

@@ -50,6 +50,7 @@ class DynamicMargin : public MarginHead<DynamicMargin> {
     double a = 0.5, lambda = 0.25, b = 0.05;
     std::int64_t sub_centers = 1;
     double scale = 64;
+    bool update_in_tile = false;  ///< the optimizer in the backward pass, see MarginHead
   };
 
   static constexpr const char* name() { return "DynamicMargin"; }
@@ -70,7 +71,8 @@ class DynamicMargin : public MarginHead<DynamicMargin> {
   }
 
   DynamicMargin(const Config& config, const Scope& scope)
-      : MarginHead(config.embedding_size, config.class_num, scope, config.sub_centers),
+      : MarginHead(config.embedding_size, config.class_num,
+                   scope.updated_in_tile(config.update_in_tile), config.sub_centers),
         scale_(config.scale),
         sub_centers_(config.sub_centers) {
     require(static_cast<std::int64_t>(config.class_counts.size()) == config.class_num,

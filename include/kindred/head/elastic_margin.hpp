@@ -87,12 +87,14 @@ class ElasticMargin : public MarginHead<ElasticMargin> {
     double scale = 64;
     MarginForm form = MarginForm::angle;
     bool plus = false;  ///< larger margins for rows farther from their class
+    bool update_in_tile = false;  ///< the optimizer in the backward pass, see MarginHead
   };
 
   static constexpr const char* name() { return "ElasticMargin"; }
 
   ElasticMargin(const Config& config, const Scope& scope)
-      : MarginHead(config.embedding_size, config.class_num, scope),
+      : MarginHead(config.embedding_size, config.class_num,
+                   scope.updated_in_tile(config.update_in_tile)),
         config_(config),
         stream_(stream_of(scope.prefix() + ".ElasticMargin")) {
     require(config.margin >= 0 && config.margin < 3.14159, "margin must be in [0, pi)",

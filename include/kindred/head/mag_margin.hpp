@@ -56,12 +56,15 @@ class MagMargin : public MarginHead<MagMargin> {
     double l_margin = 0.45, u_margin = 0.8;  ///< radians
     double scale = 64;
     bool easy_margin = false;
+    bool update_in_tile = false;  ///< the optimizer in the backward pass, see MarginHead
   };
 
   static constexpr const char* name() { return "MagMargin"; }
 
   MagMargin(const Config& config, const Scope& scope)
-      : MarginHead(config.embedding_size, config.class_num, scope), config_(config) {
+      : MarginHead(config.embedding_size, config.class_num,
+                   scope.updated_in_tile(config.update_in_tile)),
+        config_(config) {
     require(config.l_a > 0 && config.u_a > config.l_a, "u_a must be above l_a > 0", config.u_a);
     require(config.l_margin >= 0 && config.u_margin >= config.l_margin && config.u_margin < 3.14159,
             "0 <= l_margin <= u_margin < pi does not hold for u_margin", config.u_margin);

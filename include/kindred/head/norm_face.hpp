@@ -28,12 +28,15 @@ class NormFace : public MarginHead<NormFace> {
     std::int64_t embedding_size = 0;
     std::int64_t class_num = 0;
     double scale = 20;
+    bool update_in_tile = false;  ///< the optimizer in the backward pass, see MarginHead
   };
 
   static constexpr const char* name() { return "NormFace"; }
 
   NormFace(const Config& config, const Scope& scope)
-      : MarginHead(config.embedding_size, config.class_num, scope), config_(config) {
+      : MarginHead(config.embedding_size, config.class_num,
+                   scope.updated_in_tile(config.update_in_tile)),
+        config_(config) {
     require(config.scale > 0, "scale must be > 0", config.scale);
   }
 

@@ -23,12 +23,15 @@ class SphereFace : public MarginHead<SphereFace> {
     double margin = 1.5;  ///< factor of the angle, >= 1, whole or not
     double scale = 30;
     GradientMode gradient = GradientMode::exact;
+    bool update_in_tile = false;  ///< the optimizer in the backward pass, see MarginHead
   };
 
   static constexpr const char* name() { return "SphereFace"; }
 
   SphereFace(const Config& config, const Scope& scope)
-      : MarginHead(config.embedding_size, config.class_num, scope), config_(config) {
+      : MarginHead(config.embedding_size, config.class_num,
+                   scope.updated_in_tile(config.update_in_tile)),
+        config_(config) {
     require(config.margin >= 1, "margin must be >= 1", config.margin);
     require(config.scale > 0, "scale must be > 0", config.scale);
   }

@@ -33,12 +33,14 @@ class SubCenterArcMargin : public MarginHead<SubCenterArcMargin> {
     double margin = 0.5;  ///< radians
     double scale = 64;
     bool easy_margin = false;
+    bool update_in_tile = false;  ///< the optimizer in the backward pass, see MarginHead
   };
 
   static constexpr const char* name() { return "SubCenterArcMargin"; }
 
   SubCenterArcMargin(const Config& config, const Scope& scope)
-      : MarginHead(config.embedding_size, config.class_num, scope, config.sub_centers),
+      : MarginHead(config.embedding_size, config.class_num,
+                   scope.updated_in_tile(config.update_in_tile), config.sub_centers),
         config_(config) {
     require(config.margin >= 0 && config.margin < 3.14159, "margin must be in [0, pi)",
             config.margin);

@@ -15,8 +15,10 @@
 // Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", ICLR 2025.
 
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
+#include <kindred/core/row_update.hpp>
 #include <kindred/core/shape.hpp>
 #include <kindred/kernels/margin_policy.hpp>
 
@@ -25,6 +27,23 @@ namespace kindred::kernels {
 /// Bytes of cosines that are kept between the two passes if they fit; otherwise they are computed
 /// again. Either way the result is the same to the bit.
 inline constexpr std::int64_t margin_softmax_store_limit = std::int64_t{48} << 20;
+
+/// Where the gradient of the centres goes: added to `stored` or, if there is an `update`, handed to
+/// it tile by tile; *taken says whether it was. Nowhere without both.
+template <class Context, class T>
+struct CenterGradient {
+  T* stored = nullptr;
+  const RowUpdate<Context, T>* update = nullptr;
+  T* taken = nullptr;
+
+  bool wanted() const { return stored != nullptr || update != nullptr; }
+};
+
+/// margin_softmax_update takes no step unless every centre has
+///   weight s max_i |dL_i/dc_iy| / |w_j|^2 < this:
+/// then no gradient of a centre overflows, even where `negative` multiplies by 1e6.
+template <class T>
+constexpr double margin_update_limit = static_cast<double>(std::numeric_limits<T>::max()) * 1e-12;
 
 namespace detail {
 
@@ -63,7 +82,30 @@ void margin_softmax(Context& ctx, const Policy& policy, In<T> x, In<T> w,
   if (dx.data != nullptr) check_shape("margin_softmax: dx", dx.shape, x.shape);
   if (dw.data != nullptr) check_shape("margin_softmax: dw", dw.shape, w.shape);
   margin_softmax(ctx, policy, x.dim(0), x.dim(1), classes, x.data, w.data, labels, epsilon, weight,
-                 loss.data, dx.data, dw.data, store_limit);
+                 loss.data, dx.data, CenterGradient<Context, T>{dw.data}, store_limit);
+}
+
+/// margin_softmax with the optimizer in it: instead of being added to dw, the gradient of a tile of
+/// centres is handed to `update`, which changes these rows of w, while it is in the cache. It is
+/// never stored: C K D numbers less, and their traffic. To the bit as if dw had started at 0 and
+/// the optimizer had come afterwards. Before the first row changes, all that the gradients are made
+/// of is known: taken[0] = 1 if the loss and with it every gradient of a centre is finite, else 0,
+/// and then no row changes. Scratch: as margin_softmax, and the centres of one tile for every
+/// thread.
+template <class Context, class Policy, class T>
+void margin_softmax_update(Context& ctx, const Policy& policy, In<T> x, In<T> w,
+                           const std::int64_t* labels, std::type_identity_t<T> epsilon,
+                           std::type_identity_t<T> weight, View<T> loss, View<T> dx,
+                           const RowUpdate<Context, T>& update, View<T> taken,
+                           std::int64_t store_limit = margin_softmax_store_limit) {
+  const std::int64_t classes =
+      detail::margin_classes("margin_softmax_update", x.shape, w.shape, policy.sub_centers());
+  check_shape("margin_softmax_update: loss", loss.shape, {1});
+  check_shape("margin_softmax_update: taken", taken.shape, {1});
+  if (dx.data != nullptr) check_shape("margin_softmax_update: dx", dx.shape, x.shape);
+  margin_softmax(ctx, policy, x.dim(0), x.dim(1), classes, x.data, w.data, labels, epsilon, weight,
+                 loss.data, dx.data, CenterGradient<Context, T>{nullptr, &update, taken.data},
+                 store_limit);
 }
 
 /// cosines[b,j] = largest x_b.w / (|x_b| |w|) of the centres w of class j, unscaled: what margin

@@ -123,6 +123,7 @@ class RecModel {
         loss_(config.loss, (Scope(table_) / "loss").of_loss(Loss::name())),
         seed_(seed) {
     check_widths();
+    check_update_in_tile();
     trainable_ = allocate(table_.trainable_size());
     statistics_ = allocate(table_.buffer_size());
     initialize();
@@ -256,6 +257,18 @@ class RecModel {
                              "; set feature_from to features"));
   }
 
+  /// A head whose gradient is not stored must be the last word on it.
+  void check_update_in_tile() const {
+    if (table_.updated_in_tile() == nullptr) return;
+    if (loss_.logit_use() == loss::LogitUse::cross_entropy && !builds_logits()) return;
+    throw ConfigError(text("head.", head_.name(), ": update_in_tile takes the optimizer's step on ",
+                           table_.updated_in_tile()->name, " within the cross-entropy, but ",
+                           loss_.logit_use() == loss::LogitUse::none
+                               ? "no loss reads the head; add CELoss"
+                               : "another loss needs the logits [B,C] and their gradient",
+                           ", or set update_in_tile to false"));
+  }
+
   void initialize() {
     std::fill_n(trainable_.get(), table_.trainable_size(), Scalar(0));  // padding included
     std::fill_n(statistics_.get(), table_.buffer_size(), Scalar(0));
@@ -269,7 +282,8 @@ class RecModel {
     loss::LossInput<Scalar> in{features, base, {}, labels, nullptr, teacher};
     if (!builds_logits()) {
       if constexpr (concepts::LogitFreeHead<Head, RunType>) {
-        const MarginCrossEntropy margin(run, head_, in, gradient.features);
+        const MarginCrossEntropy margin(run, head_, table_.updated_in_tile() != nullptr, in,
+                                        gradient.features);
         in.logit_free = &margin;
         loss_.evaluate(run, in, gradient, report);
       } else {
@@ -291,10 +305,19 @@ class RecModel {
   /// Hands the head's logit-free cross-entropy to the loss that asks for it.
   class MarginCrossEntropy final : public loss::LogitFreeCrossEntropy<Scalar> {
    public:
-    MarginCrossEntropy(const RunType& run, const Head& head, const loss::LossInput<Scalar>& in,
-                       View<Scalar> dfeatures)
-        : run_(run), head_(head), features_(in.features), labels_(in.labels), d_(dfeatures) {}
+    MarginCrossEntropy(const RunType& run, const Head& head, bool updates_in_tile,
+                       const loss::LossInput<Scalar>& in, View<Scalar> dfeatures)
+        : run_(run),
+          head_(head),
+          updates_in_tile_(updates_in_tile),
+          features_(in.features),
+          labels_(in.labels),
+          d_(dfeatures) {}
     void operator()(Scalar epsilon, Scalar weight, View<Scalar> value) const override {
+      if (std::exchange(called_, true) && updates_in_tile_)
+        throw ConfigError(text("head.", head_.name(),
+                               ": update_in_tile takes one step on the centres, but two losses are "
+                               "CELoss; keep one of them, or set update_in_tile to false"));
       if constexpr (concepts::LogitFreeHead<Head, RunType>)
         head_.margin_cross_entropy(run_, features_, labels_, epsilon, weight, value, d_);
     }
@@ -302,9 +325,11 @@ class RecModel {
    private:
     const RunType& run_;
     const Head& head_;
+    bool updates_in_tile_;
     View<const Scalar> features_;
     View<const std::int64_t> labels_;
     View<Scalar> d_;
+    mutable bool called_ = false;
   };
 
   ParameterTable table_;

@@ -23,6 +23,8 @@ class TrainSession {
  public:
   using Scalar = typename Model::Scalar;
   using Context = typename Model::Context;
+  /// The optimizer's step on the centres of a head with update_in_tile: an optim::RowStep.
+  using RowStep = RowUpdate<Context, Scalar>;
 
   TrainSession(Model& model, const SessionOptions& options)
       : model_(&model), options_(options), state_(std::make_unique<State>(model, options.threads)) {
@@ -32,25 +34,30 @@ class TrainSession {
   /// Forward and backward of one batch: accumulates into gradients() and updates the running
   /// statistics. images [B,H,W,3]; labels [B] in [0, class_num). `step` keys dropout.
   /// Returns the losses. NaN passes through; see images_finite() and gradients_finite().
+  /// A head with update_in_tile takes its step here, with `rows`; ConfigError without it.
   std::span<const loss::LossReport> forward_backward(View<const Scalar> images,
                                                      std::span<const std::int64_t> labels,
-                                                     std::uint64_t step) {
-    launch(images, labels, step);
+                                                     std::uint64_t step,
+                                                     const RowStep* rows = nullptr) {
+    launch(images, labels, step, rows);
     return losses();
   }
   /// The same of images that the device normalises.
   std::span<const loss::LossReport> forward_backward(const PixelImages& images,
                                                      std::span<const std::int64_t> labels,
-                                                     std::uint64_t step) {
-    launch(images, labels, step);
+                                                     std::uint64_t step,
+                                                     const RowStep* rows = nullptr) {
+    launch(images, labels, step, rows);
     return losses();
   }
   /// forward_backward() that a GPU is not waited for: losses() does it.
-  void launch(View<const Scalar> images, std::span<const std::int64_t> labels, std::uint64_t step) {
-    with_batch(Images(images), labels, [&](const Batch& b) { pass(b, step); });
+  void launch(View<const Scalar> images, std::span<const std::int64_t> labels, std::uint64_t step,
+              const RowStep* rows = nullptr) {
+    with_batch(Images(images), labels, [&](const Batch& b) { pass(b, step, rows); });
   }
-  void launch(const PixelImages& images, std::span<const std::int64_t> labels, std::uint64_t step) {
-    with_batch(Images(images), labels, [&](const Batch& b) { pass(b, step); });
+  void launch(const PixelImages& images, std::span<const std::int64_t> labels, std::uint64_t step,
+              const RowStep* rows = nullptr) {
+    with_batch(Images(images), labels, [&](const Batch& b) { pass(b, step, rows); });
   }
 
   /// Begins to copy the images of the next batch to a GPU while it computes the last one. They must
@@ -65,13 +72,13 @@ class TrainSession {
   /// context().synchronize() before the host or another session reads the model.
   template <class F>
   void step(View<const Scalar> images, std::span<const std::int64_t> labels, std::uint64_t step,
-            F&& update) {
-    whole_step(Images(images), labels, step, update);
+            F&& update, const RowStep* rows = nullptr) {
+    whole_step(Images(images), labels, step, update, rows);
   }
   template <class F>
   void step(const PixelImages& images, std::span<const std::int64_t> labels, std::uint64_t step,
-            F&& update) {
-    whole_step(Images(images), labels, step, update);
+            F&& update, const RowStep* rows = nullptr) {
+    whole_step(Images(images), labels, step, update, rows);
   }
 
   /// Of the last batch, whose end it waits for.
@@ -95,17 +102,21 @@ class TrainSession {
 
   void zero_gradients() {
     kernels::fill(state_->ctx, Scalar(0),
-                  View<Scalar>{state_->gradients.get(), {model_->parameters().trainable_size()}});
+                  View<Scalar>{state_->gradients.get(), {model_->parameters().gradient_size()}});
   }
-  /// In the layout of Model::trainable(). On a GPU the host reads them after losses().
+  /// In the layout of Model::trainable(), without the centres of a head with update_in_tile. On a
+  /// GPU the host reads them after losses().
   std::span<Scalar> gradients() {
     return {state_->gradients.get(),
-            static_cast<std::size_t>(model_->parameters().trainable_size())};
+            static_cast<std::size_t>(model_->parameters().gradient_size())};
   }
   /// Whether all images of the last batch, and all gradients after it, are neither NaN nor
   /// infinite.
   bool images_finite() const { return finite(0); }
-  bool gradients_finite() const { return finite(1); }
+  bool gradients_finite() const { return finite(1) && rows_updated(); }
+  /// Whether a head with update_in_tile took its step, because all gradients of it are finite; true
+  /// of any other head.
+  bool rows_updated() const { return finite(2); }
 
   Context& context() { return state_->ctx; }
   /// The plan of a step on images of this shape, made now if need be: its bytes and largest arrays.
@@ -118,20 +129,22 @@ class TrainSession {
   struct State {
     State(const Model& model, int threads)
         : gradients(std::static_pointer_cast<Scalar>(Model::Device::allocate(
-              static_cast<std::size_t>(model.parameters().trainable_size()) * sizeof(Scalar)))),
+              static_cast<std::size_t>(model.parameters().gradient_size()) * sizeof(Scalar)))),
           reports(static_cast<std::size_t>(model.loss().entries())),
           values(reports.size() * loss::report_size),
           results(std::static_pointer_cast<Scalar[]>(
-              Model::Device::allocate_results((values + 2) * sizeof(Scalar)))),
+              Model::Device::allocate_results((values + 3) * sizeof(Scalar)))),
           ctx(threads) {
       model.loss().describe(reports.data());
       std::fill_n(results.get(), values + 2, Scalar(0));
+      results[static_cast<std::ptrdiff_t>(values + 2)] = Scalar(1);
     }
     // A context waits for its kernels when it ends, and what they write must still be there.
     std::shared_ptr<Scalar> gradients;
     std::vector<loss::LossReport> reports;
-    std::size_t values;                 ///< numbers of all losses
-    std::shared_ptr<Scalar[]> results;  ///< them, and whether images and gradients are finite
+    std::size_t values;  ///< numbers of all losses
+    /// Them; whether images and gradients are finite; whether the head's rows were updated.
+    std::shared_ptr<Scalar[]> results;
     Context ctx;
     std::map<Key, Plan> plans;
     std::map<Key, typename Context::Graph> graphs;
@@ -182,7 +195,7 @@ class TrainSession {
     loss::TeacherOutput<Scalar> teacher;
     if (teacher_ != nullptr) teacher = teacher_->planned(batch);
     upload(images, {reinterpret_cast<const std::int64_t*>(Arena::alignment), {batch}}, teacher,
-           [&](const Batch& b) { pass(b, 0); });
+           [&](const Batch& b) { pass(b, 0, reinterpret_cast<const RowStep*>(Arena::alignment)); });
     return state_->plans.emplace(key(images), arena.end_recording()).first->second;
   }
 
@@ -219,17 +232,17 @@ class TrainSession {
 
   template <class F>
   void whole_step(const Images& images, std::span<const std::int64_t> labels, std::uint64_t step,
-                  F&& update) {
+                  F&& update, const RowStep* rows) {
     with_batch(images, labels, [&](const Batch& b) {
       state_->ctx.run_graph(state_->graphs[key(images)], [&] {
         zero_gradients();
-        pass(b, step);
+        pass(b, step, rows);
         update(state_->ctx);
       });
     });
   }
 
-  void pass(const Batch& batch, std::uint64_t step) {
+  void pass(const Batch& batch, std::uint64_t step, const RowStep* rows) {
     State& s = *state_;
     Scalar* const finite = s.results.get() + s.values;
     const typename Model::RunType run{.ctx = s.ctx,
@@ -238,13 +251,15 @@ class TrainSession {
                                       .new_statistics = model_->statistics().data(),
                                       .gradients = s.gradients.get(),
                                       .training = true,
-                                      .random = {model_->seed().value, 0, step}};
+                                      .random = {model_->seed().value, 0, step},
+                                      .row_update = rows,
+                                      .row_update_taken = finite + 2};
     kernels::all_finite(s.ctx, batch.images, View<Scalar>{finite, {1}});
     model_->forward_backward(run, batch.images, batch.labels, s.saved,
                              {s.results.get(), {static_cast<std::int64_t>(s.values)}},
                              batch.teacher);
     kernels::all_finite(
-        s.ctx, View<const Scalar>{s.gradients.get(), {model_->parameters().trainable_size()}},
+        s.ctx, View<const Scalar>{s.gradients.get(), {model_->parameters().gradient_size()}},
         View<Scalar>{finite + 1, {1}});
   }
 

@@ -1,14 +1,18 @@
 #pragma once
 // Optimizers: flat loops over all parameters that know kinds and multipliers, not layers.
 
+#include <array>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <span>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
 #include <kindred/core/parameters.hpp>
+#include <kindred/core/run.hpp>
 #include <kindred/kernels/optimizer.hpp>
 
 namespace kindred::optim {
@@ -32,29 +36,36 @@ class Kinds {
   unsigned bits_ = 0;
 };
 
-/// A stretch of the flat buffer in which all parameters are treated alike.
+/// A stretch of the flat buffers in which all parameters are treated alike.
 struct Range {
-  std::int64_t begin = 0, end = 0;
-  double lr = 1;     ///< factor of the learning rate
-  double decay = 0;  ///< weight decay
+  std::int64_t begin = 0, end = 0;  ///< in the parameters and in the moments
+  double lr = 1;                    ///< factor of the learning rate
+  double decay = 0;                 ///< weight decay
+  std::int64_t gradient = 0;        ///< its first element in the gradients
 };
+
+/// The range of one parameter.
+inline Range range_of(const ParameterInfo& p, double weight_decay, Kinds no_decay) {
+  return {p.offset, p.offset + p.shape.size(), p.lr_multiplier,
+          no_decay.contains(p.kind) ? 0 : weight_decay * p.decay_multiplier, p.gradient_offset};
+}
 
 /// Those of the table's parameters that `which` accepts, in as few ranges as possible, with
 /// `weight_decay` resolved. Parameters with a zero learning-rate multiplier are left out: they are
-/// frozen.
+/// frozen. So are those without a stored gradient, see Scope::updated_in_tile and RowStep.
 template <class Which>
 std::vector<Range> ranges(const ParameterTable& table, double weight_decay, Kinds no_decay,
                           Which&& which) {
   std::vector<Range> out;
   for (const ParameterInfo& p : table.entries()) {
-    if (p.kind == ParameterKind::buffer || p.lr_multiplier == 0 || !which(p)) continue;
-    const double decay = no_decay.contains(p.kind) ? 0 : weight_decay * p.decay_multiplier;
-    const std::int64_t end = p.offset + p.shape.size();
-    if (!out.empty() && out.back().lr == p.lr_multiplier && out.back().decay == decay &&
-        p.offset - out.back().end < 16)  // only padding, which stays zero, lies between
-      out.back().end = end;
+    if (p.kind == ParameterKind::buffer || p.updated_in_tile) continue;
+    if (p.lr_multiplier == 0 || !which(p)) continue;
+    const Range own = range_of(p, weight_decay, no_decay);
+    if (!out.empty() && out.back().lr == own.lr && out.back().decay == own.decay &&
+        own.begin - out.back().end < 16)  // only padding, which stays zero, lies between
+      out.back().end = own.end;
     else
-      out.push_back({p.offset, end, p.lr_multiplier, decay});
+      out.push_back(own);
   }
   return out;
 }
@@ -72,21 +83,45 @@ struct Update {
   double lr = 0;
   std::int64_t step = 1;  ///< counts from 1
 
-  template <class Whole>
-  static auto part(Whole&& whole, const Range& r) {
-    return View<std::remove_reference_t<decltype(whole[0])>>{whole.data() + r.begin,
-                                                             {r.end - r.begin}};
+  /// The elements of a range in the first `count` moments.
+  template <std::size_t count>
+  std::array<View<T>, count> state(const Range& r) const {
+    std::array<View<T>, count> views{};
+    for (std::size_t k = 0; k < count; ++k)
+      views[k] = {moments[k].data() + r.begin, {r.end - r.begin}};
+    return views;
   }
 };
 
-/// An optimizer is a description: `update` applies one step to every range, `moments()` says how
-/// many flat arrays of state it needs (they start at zero).
+/// One step of an optimizer on every range.
+template <class O, class Context, class T, class Array>
+void update_ranges(const O& optimizer, Context& ctx, std::span<const Range> all,
+                   const Update<T, Array>& u) {
+  for (const Range& r : all)
+    optimizer.template with_rule<T>(u.lr * r.lr, r.decay, u.step, [&](const auto& rule) {
+      constexpr std::size_t moments = std::remove_cvref_t<decltype(rule)>::moments;
+      const std::int64_t n = r.end - r.begin;
+      kernels::apply_rule(ctx, rule, View<T>{u.parameters.data() + r.begin, {n}},
+                          View<const T>{u.gradients.data() + r.gradient, {n}},
+                          u.template state<moments>(r));
+    });
+}
+
+/// An optimizer is a description: `with_rule` gives the rule of one step for elements with a
+/// learning rate and a decay (kernels/optimizer_rule.hpp), `update` applies it to every range,
+/// `moments()` says how many flat arrays of state it needs (they start at zero).
 template <class O>
 concept Optimizer = requires(const O& o) {
   { o.name() } -> std::convertible_to<const char*>;
   { o.moments() } -> std::convertible_to<std::size_t>;
   { o.weight_decay } -> std::convertible_to<double>;
   { o.no_decay } -> std::convertible_to<Kinds>;
+};
+
+/// An optimizer that a head with update_in_tile can use.
+template <class O, class T>
+concept HasRule = requires(const O& o) {
+  o.template with_rule<T>(1., 0., std::int64_t{1}, [](const auto&) {});
 };
 
 /// p -= lr (g + weight_decay p). Weight decay is coupled (L2).
@@ -98,11 +133,13 @@ struct SGD {
   static constexpr const char* name() { return "SGD"; }
   static constexpr std::size_t moments() { return 0; }
 
+  template <class T, class F>
+  void with_rule(double lr, double decay, std::int64_t /*step*/, F&& f) const {
+    f(SgdRule<T>{T(lr), T(decay)});
+  }
   template <class Context, class T, class Array>
   void update(Context& ctx, std::span<const Range> all, const Update<T, Array>& u) const {
-    for (const Range& r : all)
-      kernels::sgd_update(ctx, u.part(u.parameters, r), u.part(u.gradients, r), T(u.lr * r.lr),
-                          T(r.decay));
+    update_ranges(*this, ctx, all, u);
   }
 };
 
@@ -117,12 +154,13 @@ struct Momentum {
   static constexpr const char* name() { return "Momentum"; }
   static constexpr std::size_t moments() { return 1; }
 
+  template <class T, class F>
+  void with_rule(double lr, double decay, std::int64_t /*step*/, F&& f) const {
+    f(MomentumRule<T>{T(lr), T(momentum), T(decay), use_nesterov});
+  }
   template <class Context, class T, class Array>
   void update(Context& ctx, std::span<const Range> all, const Update<T, Array>& u) const {
-    for (const Range& r : all)
-      kernels::momentum_update(ctx, u.part(u.parameters, r), u.part(u.gradients, r),
-                               u.part(u.moments[0], r), T(u.lr * r.lr), T(momentum), T(r.decay),
-                               use_nesterov);
+    update_ranges(*this, ctx, all, u);
   }
 };
 
@@ -139,12 +177,13 @@ struct Adam {
   static constexpr const char* name() { return "Adam"; }
   static constexpr std::size_t moments() { return 2; }
 
+  template <class T, class F>
+  void with_rule(double lr, double decay, std::int64_t step, F&& f) const {
+    f(AdamRule<T>(T(lr), T(beta1), T(beta2), T(epsilon), T(decay), step));
+  }
   template <class Context, class T, class Array>
   void update(Context& ctx, std::span<const Range> all, const Update<T, Array>& u) const {
-    for (const Range& r : all)
-      kernels::adam_update(ctx, u.part(u.parameters, r), u.part(u.gradients, r),
-                           u.part(u.moments[0], r), u.part(u.moments[1], r), T(u.lr * r.lr),
-                           T(beta1), T(beta2), T(epsilon), T(r.decay), u.step);
+    update_ranges(*this, ctx, all, u);
   }
 };
 
@@ -161,12 +200,13 @@ struct AdamW {
   static constexpr const char* name() { return "AdamW"; }
   static constexpr std::size_t moments() { return 2; }
 
+  template <class T, class F>
+  void with_rule(double lr, double decay, std::int64_t step, F&& f) const {
+    f(AdamWRule<T>(T(lr), T(beta1), T(beta2), T(epsilon), T(decay), step));
+  }
   template <class Context, class T, class Array>
   void update(Context& ctx, std::span<const Range> all, const Update<T, Array>& u) const {
-    for (const Range& r : all)
-      kernels::adamw_update(ctx, u.part(u.parameters, r), u.part(u.gradients, r),
-                            u.part(u.moments[0], r), u.part(u.moments[1], r), T(u.lr * r.lr),
-                            T(beta1), T(beta2), T(epsilon), T(r.decay), u.step);
+    update_ranges(*this, ctx, all, u);
   }
 };
 
@@ -185,20 +225,16 @@ struct RMSProp {
   static constexpr const char* name() { return "RMSProp"; }
   std::size_t moments() const { return centered ? 3 : 2; }
 
+  template <class T, class F>
+  void with_rule(double lr, double decay, std::int64_t /*step*/, F&& f) const {
+    if (centered)
+      f(CenteredRmspropRule<T>{T(lr), T(rho), T(momentum), T(epsilon), T(decay)});
+    else
+      f(RmspropRule<T>{T(lr), T(rho), T(momentum), T(epsilon), T(decay)});
+  }
   template <class Context, class T, class Array>
   void update(Context& ctx, std::span<const Range> all, const Update<T, Array>& u) const {
-    for (const Range& r : all) {
-      const auto p = u.part(u.parameters, r);
-      const auto g = u.part(u.gradients, r);
-      const auto square = u.part(u.moments[0], r), velocity = u.part(u.moments[1], r);
-      const T rate = T(u.lr * r.lr);
-      if (centered)
-        kernels::centered_rmsprop_update(ctx, p, g, square, velocity, u.part(u.moments[2], r), rate,
-                                         T(rho), T(momentum), T(epsilon), T(r.decay));
-      else
-        kernels::rmsprop_update(ctx, p, g, square, velocity, rate, T(rho), T(momentum), T(epsilon),
-                                T(r.decay));
-    }
+    update_ranges(*this, ctx, all, u);
   }
 };
 
@@ -220,10 +256,41 @@ struct AnyOptimizer {
   std::size_t moments() const {
     return std::visit([](const auto& o) { return o.moments(); }, rule);
   }
+  template <class T, class F>
+  void with_rule(double lr, double decay, std::int64_t step, F&& f) const {
+    std::visit([&](const auto& o) { o.template with_rule<T>(lr, decay, step, f); }, rule);
+  }
   template <class Context, class T, class Array>
   void update(Context& ctx, std::span<const Range> all, const Update<T, Array>& u) const {
-    std::visit([&](const auto& o) { o.update(ctx, all, u); }, rule);
+    update_ranges(*this, ctx, all, u);
   }
+};
+
+/// One step of an optimizer on one parameter, a part at a time, with gradients that are never
+/// stored: what TrainSession hands to a head with update_in_tile. Lasts as long as the step.
+template <class Context, class T, class Array, class O>
+class RowStep final : public RowUpdate<Context, T> {
+ public:
+  /// `range` is the whole parameter; the gradients of `update` are not used.
+  RowStep(const O& optimizer, const Range& range, const Update<T, Array>& update)
+      : optimizer_(&optimizer), range_(range), update_(update) {}
+
+  void operator()(Context& ctx, std::int64_t begin, std::int64_t n, const T* g,
+                  const T* allowed) const override {
+    optimizer_->template with_rule<T>(
+        update_.lr * range_.lr, range_.decay, update_.step, [&](const auto& rule) {
+          constexpr std::size_t moments = std::remove_cvref_t<decltype(rule)>::moments;
+          const std::int64_t first = range_.begin + begin;
+          std::array<T*, moments> state{};
+          for (std::size_t k = 0; k < moments; ++k) state[k] = update_.moments[k].data() + first;
+          apply_rule_in_chunk(ctx, rule, n, update_.parameters.data() + first, g, state, allowed);
+        });
+  }
+
+ private:
+  const O* optimizer_;
+  Range range_;
+  Update<T, Array> update_;
 };
 
 }  // namespace kindred::optim

@@ -83,14 +83,16 @@ class Trainer {
       moments_ = std::max(moments_, g.optimizer.moments());
     }
     train::check_scopes(model.parameters(), scopes);
+    find_group_of_rows();
     state_.assign(moments_, Array(model.trainable().size(), Scalar(0)));
   }
 
   /// Trains on the batches of `loader` (data::Loader, or anything with its Batch, start, next,
   /// batches_in, describe and reader_cost). An epoch is as long as batches_in(0) says, less if the
   /// loader ends early. Throws NumericError, with the name of the tensor, as soon as an image, a
-  /// loss or a gradient is not finite (before parameters are updated), or a parameter or statistic
-  /// (before anything is saved), so that the checkpoints on disk stay good.
+  /// loss or a gradient is not finite (before parameters are updated; of a head with update_in_tile
+  /// see MarginHead), or a parameter or statistic (before anything is saved), so that the
+  /// checkpoints on disk stay good.
   template <class Loader>
   FitResult fit(Loader& loader, const FitOptions<Model>& options) {
     check(options);
@@ -129,8 +131,7 @@ class Trainer {
                                          std::span<const std::int64_t> labels,
                                          const lr::Progress& progress) {
     session_.zero_gradients();
-    const auto losses =
-        session_.forward_backward(images, labels, static_cast<std::uint64_t>(progress.step));
+    const auto losses = pass(images, labels, static_cast<std::uint64_t>(progress.step), progress);
     check_finite(losses, images, {});
     update(progress, 1);
     return losses;
@@ -160,7 +161,11 @@ class Trainer {
     double reader_cost = 0;  ///< of the epoch, at the begin of the interval
   };
 
-  static void check(const FitOptions<Model>& o) {
+  void check(const FitOptions<Model>& o) const {
+    if (o.update_freq > 1 && model_.parameters().updated_in_tile() != nullptr)
+      throw ConfigError(text("Trainer: update_freq = ", o.update_freq, " adds up gradients, which ",
+                             "the head's update_in_tile does not store; set update_freq to 1 or ",
+                             "update_in_tile to false"));
     if (o.epochs < 1 || o.update_freq < 1 || o.print_batch_step < 1 || o.eval_interval < 1)
       throw ConfigError(
           "Trainer: epochs, update_freq, print_batch_step and eval_interval must be "
@@ -212,9 +217,11 @@ class Trainer {
     const lr::Progress length{0, batches / options.update_freq, options.epochs, at_.scores};
     while (at_.batch < batches && loader.next(batch)) {
       if (at_.batch % options.update_freq == 0) session_.zero_gradients();
+      lr::Progress progress = length;
+      progress.step = at_.step;
       visit_images(batch, [&](const auto& images) {
-        session_.launch(images, batch.labels,
-                        static_cast<std::uint64_t>(at_.epoch * batches + at_.batch));
+        launch(images, batch.labels, static_cast<std::uint64_t>(at_.epoch * batches + at_.batch),
+               progress);
       });
       if (at_.batch + 1 < batches) prefetch(loader);
       const auto losses = session_.losses();
@@ -222,8 +229,6 @@ class Trainer {
       ++at_.batch;
       note(losses, static_cast<std::int64_t>(batch.labels.size()));
       if (at_.batch % options.update_freq != 0) continue;
-      lr::Progress progress = length;
-      progress.step = at_.step;
       update(progress, options.update_freq);
       ++at_.step;
       report(options, batches, progress, losses, loader.reader_cost(), journal);
@@ -251,6 +256,43 @@ class Trainer {
         visit_images(next, [&](const auto& images) { session_.prefetch(images); });
   }
 
+  /// The group that trains the centres of a head with update_in_tile.
+  void find_group_of_rows() {
+    const ParameterInfo* rows = model_.parameters().updated_in_tile();
+    for (std::size_t i = 0; rows != nullptr && i < groups_.size(); ++i)
+      if (train::in_scope(*rows, groups_[i].scope)) group_of_rows_ = i;
+    if constexpr (!optim::HasRule<Optimizer, Scalar>)
+      if (rows != nullptr)
+        throw ConfigError(
+            text("Trainer: ", groups_[group_of_rows_].optimizer.name(), " has no ",
+                 "with_rule, which the head's update_in_tile needs; write it, or set ",
+                 "update_in_tile to false"));
+  }
+
+  optim::Update<Scalar, Array> update_of(const ParameterGroup& group,
+                                         const lr::Progress& progress) {
+    return {model_.trainable(), session_.gradients(),
+            std::span(state_).first(group.optimizer.moments()), group.schedule.at(progress),
+            progress.step + 1};
+  }
+
+  /// Forward and backward of one batch; a head with update_in_tile takes its step of `progress`.
+  template <class Images>
+  void launch(const Images& images, std::span<const std::int64_t> labels, std::uint64_t key,
+              const lr::Progress& progress) {
+    if constexpr (optim::HasRule<Optimizer, Scalar>) {
+      if (const ParameterInfo* rows = model_.parameters().updated_in_tile()) {
+        const ParameterGroup& group = groups_[group_of_rows_];
+        const optim::RowStep<typename Model::Context, Scalar, Array, Optimizer> step(
+            group.optimizer,
+            optim::range_of(*rows, group.optimizer.weight_decay, group.optimizer.no_decay),
+            update_of(group, progress));
+        return session_.launch(images, labels, key, &step);
+      }
+    }
+    session_.launch(images, labels, key);
+  }
+
   void update(const lr::Progress& progress, std::int64_t update_freq) {
     const auto gradients = session_.gradients();
     if (update_freq > 1) {  // mean of the batches: g += (1/n - 1) g
@@ -259,11 +301,8 @@ class Trainer {
                          g);
     }
     for (std::size_t i = 0; i < groups_.size(); ++i)
-      groups_[i].optimizer.update(
-          session_.context(), std::span<const optim::Range>(ranges_[i]),
-          optim::Update<Scalar, Array>{model_.trainable(), gradients,
-                                       std::span(state_).first(groups_[i].optimizer.moments()),
-                                       groups_[i].schedule.at(progress), progress.step + 1});
+      groups_[i].optimizer.update(session_.context(), std::span<const optim::Range>(ranges_[i]),
+                                  update_of(groups_[i], progress));
     if (ema_decay_ > 0) update_average();
     session_.context().synchronize();  // what follows reads the model on the host
   }
@@ -312,18 +351,21 @@ class Trainer {
   }
 
   std::string culprit(std::span<const loss::LossReport> losses) {
-    const auto first_bad = [&](const Scalar* values) -> const ParameterInfo* {
+    const auto first_bad = [&](const Scalar* values,
+                               std::int64_t ParameterInfo::*at) -> const ParameterInfo* {
       for (const ParameterInfo& p : model_.parameters().entries())
-        if (p.kind != ParameterKind::buffer && !finite(values + p.offset, p.shape.size()))
+        if (p.kind != ParameterKind::buffer && p.*at >= 0 &&
+            !finite(values + p.*at, p.shape.size()))
           return &p;
       return nullptr;
     };
-    if (const auto* p = first_bad(model_.trainable().data()))
+    if (const auto* p = first_bad(model_.trainable().data(), &ParameterInfo::offset))
       return text("parameter ", p->name, " has values that are not finite");
     for (const auto& l : losses)
       if (!std::isfinite(l.value))
         return text("the loss ", l.name, " is ", l.value, "; lower the learning rate");
-    const auto* p = first_bad(session_.gradients().data());
+    const auto* p = first_bad(session_.gradients().data(), &ParameterInfo::gradient_offset);
+    if (!session_.rows_updated()) p = model_.parameters().updated_in_tile();
     return text("the gradient of ", p != nullptr ? p->name : "a parameter",
                 " has values that are not finite; lower the learning rate");
   }
@@ -428,6 +470,7 @@ class Trainer {
   std::vector<ParameterGroup> groups_;
   TrainSession<Model> session_;
   std::vector<std::vector<optim::Range>> ranges_;  // of every group
+  std::size_t group_of_rows_ = 0;                  // of the centres of a head with update_in_tile
   std::size_t moments_ = 0;                        // the most that a group has
   std::vector<Array> state_;                       // moments; averages of weights and statistics
   double ema_decay_ = 0;

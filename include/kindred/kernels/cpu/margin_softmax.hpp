@@ -332,19 +332,21 @@ void margin_tile_gradient(const MarginTiles<T>& t, const Policy& policy, std::in
   }
 }
 
-/// From G of n centres: dw += G u - along w (if given), dx_sum (+)= G^T w (if given). The first
-/// loop reads w and dw from memory in order and leaves them in the cache for the two products.
+/// From G of n centres: dw += G u - along w (if given; = if `fresh`), dx_sum (+)= G^T w (if given).
+/// The first loop reads w and dw from memory in order and leaves them in the cache for the two
+/// products.
 template <class T>
 void margin_tile_products(const MarginTiles<T>& t, std::int64_t n, const T* g, const T* along,
                           const PackedB<T>& unit, const T* w, T* dx_sum, bool first, T* dw,
-                          T* scratch) {
+                          bool fresh, T* scratch) {
   if (dw != nullptr) {
     for (std::int64_t j = 0; j < n; ++j) {
       const T *in = w + j * t.dim, a = along[j];
       T* out = dw + j * t.dim;
       vector_loop<T>(t.dim, [=](auto lane, std::int64_t d) {
         using V = typename decltype(lane)::type;
-        store_lanes(out + d, V(load_lanes<V>(out + d) - V(a) * load_lanes<V>(in + d)));
+        const V before = fresh ? V(T(0)) : load_lanes<V>(out + d);
+        store_lanes(out + d, V(before - V(a) * load_lanes<V>(in + d)));
       });
     }
     gemm_chunk<T>(RowsOfA<T>{g, t.padded}, unit, MatrixC<T>{dw, t.dim}, 0, n, t.dim, 0, t.batch,
@@ -380,14 +382,15 @@ void margin_finish_features(Context& ctx, const MarginTiles<T>& t, const MarginI
 template <class T>
 struct MarginScratch {
   Tensor<T> memory;
-  std::int64_t cosines_size, best_size, vectors_size, thread_size;
+  std::int64_t cosines_size, best_size, vectors_size, centres_size, thread_size;
 
-  MarginScratch(Context& ctx, const MarginTiles<T>& t, bool with_cosines)
+  MarginScratch(Context& ctx, const MarginTiles<T>& t, bool with_cosines, bool with_centres)
       : cosines_size(with_cosines ? round_up(t.tile * t.sub_centers * t.padded, 64) : 0),
         best_size(t.sub_centers > 1 ? round_up(t.tile * t.padded, 64) : 0),
         vectors_size(round_up(t.padded, 64)),
+        centres_size(with_centres ? round_up(t.tile * t.sub_centers * t.dim, 64) : 0),
         thread_size(gemm_scratch_size<T>() + cosines_size + 2 * best_size + vectors_size +
-                    round_up(t.tile * t.sub_centers, 64)) {
+                    round_up(t.tile * t.sub_centers, 64) + centres_size) {
     memory = ctx.make<T>({ctx.threads(), thread_size}, "margin tile");
   }
   T* gemm(int thread) const { return memory.data + thread * thread_size; }
@@ -395,7 +398,8 @@ struct MarginScratch {
   T* best(int thread) const { return cosines(thread) + cosines_size; }
   T* class_gradient(int thread) const { return best(thread) + best_size; }
   T* local(int thread) const { return class_gradient(thread) + best_size; }
-  T* along(int thread) const { return local(thread) + vectors_size; }
+  T* centre_gradient(int thread) const { return local(thread) + vectors_size; }
+  T* along(int thread) const { return centre_gradient(thread) + centres_size; }
 };
 
 /// The cosines of the classes of a tile: those of its centres, or the largest for each class.
@@ -427,17 +431,93 @@ void margin_first_pass(Context& ctx, const MarginTiles<T>& t, const Policy& poli
   });
 }
 
+/// Whether the loss and the gradient of every centre are finite, as far as it is known after the
+/// first pass: |dw_j| <= 2 rho_j sum_i |g_ij|, in which rho_j^2 sum_i g_ij c_ij is computed.
+template <class T>
+bool margin_centres_finite(const MarginTiles<T>& t, const T* inverse_centres, T factor,
+                           const MarginRows<T>& rows, T loss) {
+  double steepest = 1;
+  bool finite = std::isfinite(loss);
+  for (std::int64_t i = 0; i < t.batch; ++i) {
+    const double slope = std::abs(static_cast<double>(rows.label_gradient[i]));
+    finite = finite && std::isfinite(slope);
+    steepest = std::max(steepest, slope);
+  }
+  const double sum =
+      std::abs(static_cast<double>(factor)) * static_cast<double>(t.batch) * steepest;
+  const T longest = static_cast<T>(std::sqrt(kernels::margin_update_limit<T> / sum));
+  std::int64_t within = 0;  // NaN is not
+  for (std::int64_t j = 0; j < t.classes * t.sub_centers; ++j)
+    within += inverse_centres[j] < longest ? 1 : 0;
+  return finite && within == t.classes * t.sub_centers;
+}
+
+/// The second pass: cosines to gradients, tile by tile, and what they are for.
+template <class Policy, class T>
+struct MarginSecondPass {
+  const MarginTiles<T>& t;
+  const Policy& policy;
+  const MarginInputs<T>& in;
+  const MarginScratch<T>& scratch;
+  const MarginRows<T>& rows;
+  const T* w;
+  const std::int64_t* labels;
+  T smooth, factor;
+  T* stored;   ///< the cosines, if they were kept
+  T* dx_sums;  ///< null: none are wanted
+  kernels::CenterGradient<Context, T> centres;
+
+  void operator()(Context& ctx) const {
+    t.loop(ctx, [&](std::int64_t tile, std::int64_t chunk, int thread) {
+      const std::int64_t j0 = t.begin(tile) * t.sub_centers, n = t.size(tile) * t.sub_centers;
+      T* cosines = stored != nullptr ? stored + j0 * t.padded : scratch.cosines(thread);
+      gradients_of_cosines(tile, cosines, thread);
+      const bool update = centres.update != nullptr;
+      T* dw = update                      ? scratch.centre_gradient(thread)
+              : centres.stored != nullptr ? centres.stored + j0 * t.dim
+                                          : nullptr;
+      margin_tile_products(t, n, cosines, scratch.along(thread), in.rows, w + j0 * t.dim,
+                           dx_sums == nullptr ? nullptr : dx_sums + chunk * t.batch * t.dim,
+                           tile == chunk * t.tiles_per_chunk, dw, update, scratch.gemm(thread));
+      // Nobody reads these rows of w any more.
+      if (update) (*centres.update)(ctx, j0 * t.dim, n * t.dim, dw, centres.taken);
+    });
+  }
+
+  /// `cosines` becomes G of the tile, with its `along` in the scratch.
+  void gradients_of_cosines(std::int64_t tile, T* cosines, int thread) const {
+    const std::int64_t n = t.size(tile), j0 = t.begin(tile) * t.sub_centers;
+    const T* inverse = in.inverse_centres.data + j0;
+    T *local = scratch.local(thread), *along = scratch.along(thread);
+    if (stored == nullptr)
+      margin_tile_cosines(t, n * t.sub_centers, w + j0 * t.dim, inverse, in.columns, cosines,
+                          scratch.gemm(thread));
+    margin_local_labels(t, tile, labels, local);
+    if (t.sub_centers == 1) {
+      margin_tile_gradient(t, policy, n, smooth, factor, local, rows, inverse, cosines, cosines,
+                           along);
+    } else {
+      T *best = scratch.best(thread), *g = scratch.class_gradient(thread);
+      margin_tile_best(t, n, cosines, best);
+      margin_tile_gradient<Policy, T>(t, policy, n, smooth, factor, local, rows, nullptr, best, g,
+                                      nullptr);
+      margin_tile_split(t, n, g, best, inverse, cosines, along);
+    }
+  }
+};
+
 template <class Policy, class T>
 void margin_softmax(Context& ctx, const Policy& policy, std::int64_t batch, std::int64_t dim,
                     std::int64_t classes, const T* x, const T* w, const std::int64_t* labels,
-                    T epsilon, T weight, T* loss, T* dx, T* dw, std::int64_t store_limit) {
+                    T epsilon, T weight, T* loss, T* dx,
+                    const kernels::CenterGradient<Context, T>& dw, std::int64_t store_limit) {
   const MarginTiles<T> t(batch, dim, classes, policy.sub_centers());
   const std::int64_t centres = classes * t.sub_centers;
-  const bool gradients = dx != nullptr || dw != nullptr;
+  const bool gradients = dx != nullptr || dw.wanted();
   const bool store =
       gradients && centres <= store_limit / static_cast<std::int64_t>(sizeof(T)) / t.padded;
   const MarginInputs<T> in(ctx, t);
-  const MarginScratch<T> scratch(ctx, t, !store);
+  const MarginScratch<T> scratch(ctx, t, !store, dw.update != nullptr);
   auto stored = ctx.make<T>({store ? centres : 0, t.padded}, "cosines");
   auto stats = ctx.make<T>({t.chunks, 3, t.padded}, "softmax statistics");
   auto row_values =
@@ -459,33 +539,16 @@ void margin_softmax(Context& ctx, const Policy& policy, std::int64_t batch, std:
   if (!gradients) return;
 
   const T smooth = epsilon / static_cast<T>(classes), factor = weight / static_cast<T>(batch);
-  t.loop(ctx, [&](std::int64_t tile, std::int64_t chunk, int thread) {
-    const std::int64_t n = t.size(tile), j0 = t.begin(tile) * t.sub_centers;
-    const T *at = w + j0 * dim, *inverse = in.inverse_centres.data + j0;
-    T* cosines = store ? kept + j0 * t.padded : scratch.cosines(thread);
-    T *local = scratch.local(thread), *along = scratch.along(thread);
-    if (!store)
-      margin_tile_cosines(t, n * t.sub_centers, at, inverse, in.columns, cosines,
-                          scratch.gemm(thread));
-    margin_local_labels(t, tile, labels, local);
-    if (t.sub_centers == 1) {
-      margin_tile_gradient(t, policy, n, smooth, factor, local, rows, inverse, cosines, cosines,
-                           along);
-    } else {
-      T *best = scratch.best(thread), *g = scratch.class_gradient(thread);
-      margin_tile_best(t, n, cosines, best);
-      margin_tile_gradient<Policy, T>(t, policy, n, smooth, factor, local, rows, nullptr, best, g,
-                                      nullptr);
-      margin_tile_split(t, n, g, best, inverse, cosines, along);
-    }
-    margin_tile_products(t, n * t.sub_centers, cosines, along, in.rows, at,
-                         dx == nullptr ? nullptr : dx_sums.data + chunk * batch * dim,
-                         tile == chunk * t.tiles_per_chunk, dw == nullptr ? nullptr : dw + j0 * dim,
-                         scratch.gemm(thread));
-  });
+  if (dw.update != nullptr)
+    *dw.taken =
+        margin_centres_finite<T>(t, in.inverse_centres.data, factor * policy.scale, rows, *loss)
+            ? T(1)
+            : T(0);
+  T* sums = dx != nullptr ? dx_sums.data : nullptr;
+  MarginSecondPass<Policy, T>{t,      policy, in,     scratch, rows, w,
+                              labels, smooth, factor, kept,    sums, dw}(ctx);
   if (dx != nullptr)
-    margin_finish_features(ctx, t, in, dx_sums.data, rows.norm_gradient, factor * policy.scale,
-                           true, dx);
+    margin_finish_features(ctx, t, in, sums, rows.norm_gradient, factor * policy.scale, true, dx);
 }
 
 /// One matrix product, whose columns are then divided by the norms of the centres.
@@ -514,7 +577,7 @@ template <class T>
 void margin_logits_of_sub_centres(Context& ctx, const MarginTiles<T>& t, const T* x, const T* w,
                                   T* cosines) {
   const MarginInputs<T> in(ctx, t);
-  const MarginScratch<T> scratch(ctx, t, true);
+  const MarginScratch<T> scratch(ctx, t, true, false);
   if (ctx.planning()) return;
   in.normalize(t, x);
   t.loop(ctx, [&](std::int64_t tile, std::int64_t, int thread) {
@@ -596,7 +659,7 @@ void margin_logits_backward(Context& ctx, const Policy& policy, std::int64_t bat
                             const T* w, const std::int64_t* labels, T* dx, T* dw) {
   const MarginTiles<T> t(batch, dim, classes, policy.sub_centers());
   const MarginInputs<T> in(ctx, t);
-  const MarginScratch<T> scratch(ctx, t, true);
+  const MarginScratch<T> scratch(ctx, t, true, false);
   auto row_values =
       ctx.make<T>({MarginRows<T>::fields + Policy::row_values, t.padded}, "logit rows");
   auto dx_sums = ctx.make<T>({t.chunks, batch, dim}, "feature gradients");
@@ -630,7 +693,7 @@ void margin_logits_backward(Context& ctx, const Policy& policy, std::int64_t bat
     }
     margin_tile_products(t, n * t.sub_centers, cosines, along, in.rows, w + j0 * dim,
                          dx_sums.data + chunk * batch * dim, tile == chunk * t.tiles_per_chunk,
-                         dw == nullptr ? nullptr : dw + j0 * dim, scratch.gemm(thread));
+                         dw == nullptr ? nullptr : dw + j0 * dim, false, scratch.gemm(thread));
   });
   margin_finish_features(ctx, t, in, dx_sums.data, rows.norm_gradient, policy.scale, false, dx);
 }

@@ -1,109 +1,71 @@
 #pragma once
 // Bound by memory: every array is read once and written once.
 
-#include <cmath>
+#include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include <kindred/core/context.hpp>
 #include <kindred/kernels/cpu/vector_loop.hpp>
 
 namespace kindred::cpu {
 
-template <class T>
-void sgd_update(Context& ctx, std::int64_t n, T* p, const T* g, T lr, T l2) {
-  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
-    using V = typename decltype(lane)::type;
-    const V parameter = load_lanes<V>(p + i);
-    const V gradient = load_lanes<V>(g + i) + V(l2) * parameter;
-    store_lanes(p + i, V(parameter - V(lr) * gradient));
+/// rule on vector_size elements.
+template <class Rule, class T>
+inline void apply_rule_to_vector(const Rule& rule, T* p, const T* g,
+                                 const std::array<T*, Rule::moments>& moments, std::int64_t i) {
+  using V = Vector<T>;
+  V parameter = load_lanes<V>(p + i);
+  const V gradient = load_lanes<V>(g + i);
+  [&]<std::size_t... k>(std::index_sequence<k...>) {
+    V state[sizeof...(k) + 1] = {load_lanes<V>(moments[k] + i)..., V(T(0))};  // never of no element
+    rule(parameter, state[k]..., gradient);
+    (store_lanes(moments[k] + i, state[k]), ...);
+  }
+  (std::make_index_sequence<Rule::moments>{});
+  store_lanes(p + i, parameter);
+}
+
+/// The rule on n elements, on the calling thread. Whatever the length, every element goes through
+/// the same instructions (the last ones in a vector filled with zeros), and the function exists
+/// once: so its bits do not depend on where a range begins and ends.
+template <class Rule, class T>
+[[gnu::noinline]] void apply_rule_serial(const Rule& rule, std::int64_t n, T* p, const T* g,
+                                         const std::array<T*, Rule::moments>& moments) {
+  std::int64_t i = 0;
+  for (; i + vector_size<T> <= n; i += vector_size<T>) apply_rule_to_vector(rule, p, g, moments, i);
+  if (i == n) return;
+  T rest[2 + Rule::moments][vector_size<T>] = {};
+  std::array<T*, Rule::moments> state{};
+  std::copy(p + i, p + n, rest[0]);
+  std::copy(g + i, g + n, rest[1]);
+  for (std::size_t k = 0; k < Rule::moments; ++k) {
+    state[k] = rest[2 + k];
+    std::copy(moments[k] + i, moments[k] + n, state[k]);
+  }
+  apply_rule_to_vector<Rule, T>(rule, rest[0], rest[1], state, 0);
+  std::copy(rest[0], rest[0] + (n - i), p + i);
+  for (std::size_t k = 0; k < Rule::moments; ++k)
+    std::copy(state[k], state[k] + (n - i), moments[k] + i);
+}
+
+template <class Rule, class T>
+void apply_rule(Context& ctx, const Rule& rule, std::int64_t n, T* p, const T* g,
+                const std::array<T*, Rule::moments>& moments) {
+  ctx.parallel_ranges(n, elementwise_chunk, [&](std::int64_t begin, std::int64_t end) {
+    auto state = moments;
+    for (T*& m : state) m += begin;
+    apply_rule_serial(rule, end - begin, p + begin, g + begin, state);
   });
 }
 
-template <class T>
-void momentum_update(Context& ctx, std::int64_t n, T* p, const T* g, T* v, T lr, T momentum, T l2,
-                     bool nesterov) {
-  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
-    using V = typename decltype(lane)::type;
-    const V parameter = load_lanes<V>(p + i);
-    const V gradient = load_lanes<V>(g + i) + V(l2) * parameter;
-    const V velocity = V(momentum) * load_lanes<V>(v + i) + gradient;
-    const V step = nesterov ? V(gradient + V(momentum) * velocity) : velocity;
-    store_lanes(v + i, velocity);
-    store_lanes(p + i, V(parameter - V(lr) * step));
-  });
-}
-
-/// rate and eps with the bias corrections already in them; shrink = 1 - lr decay.
-template <class T>
-void adamw_update(Context& ctx, std::int64_t n, T* p, const T* g, T* m, T* v, T rate, T beta1,
-                  T beta2, T eps, T shrink) {
-  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
-    using V = typename decltype(lane)::type;
-    using std::sqrt;
-    using xsimd::sqrt;
-    const V gradient = load_lanes<V>(g + i);
-    const V first = V(beta1) * load_lanes<V>(m + i) + V(T(1) - beta1) * gradient;
-    const V second = V(beta2) * load_lanes<V>(v + i) + V(T(1) - beta2) * gradient * gradient;
-    store_lanes(m + i, first);
-    store_lanes(v + i, second);
-    const V parameter = V(shrink) * load_lanes<V>(p + i);
-    store_lanes(p + i, V(parameter - V(rate) * first / (sqrt(second) + V(eps))));
-  });
-}
-
-/// rate and eps with the bias corrections already in them.
-template <class T>
-void adam_update(Context& ctx, std::int64_t n, T* p, const T* g, T* m, T* v, T rate, T beta1,
-                 T beta2, T eps, T l2) {
-  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
-    using V = typename decltype(lane)::type;
-    using std::sqrt;
-    using xsimd::sqrt;
-    const V parameter = load_lanes<V>(p + i);
-    const V gradient = load_lanes<V>(g + i) + V(l2) * parameter;
-    const V first = V(beta1) * load_lanes<V>(m + i) + V(T(1) - beta1) * gradient;
-    const V second = V(beta2) * load_lanes<V>(v + i) + V(T(1) - beta2) * gradient * gradient;
-    store_lanes(m + i, first);
-    store_lanes(v + i, second);
-    store_lanes(p + i, V(parameter - V(rate) * first / (sqrt(second) + V(eps))));
-  });
-}
-
-template <class T>
-void rmsprop_update(Context& ctx, std::int64_t n, T* p, const T* g, T* s, T* v, T lr, T rho,
-                    T momentum, T eps, T l2) {
-  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
-    using V = typename decltype(lane)::type;
-    using std::sqrt;
-    using xsimd::sqrt;
-    const V parameter = load_lanes<V>(p + i);
-    const V gradient = load_lanes<V>(g + i) + V(l2) * parameter;
-    const V square = V(rho) * load_lanes<V>(s + i) + V(T(1) - rho) * gradient * gradient;
-    const V step = V(momentum) * load_lanes<V>(v + i) + V(lr) * gradient / sqrt(V(square + V(eps)));
-    store_lanes(s + i, square);
-    store_lanes(v + i, step);
-    store_lanes(p + i, V(parameter - step));
-  });
-}
-
-template <class T>
-void centered_rmsprop_update(Context& ctx, std::int64_t n, T* p, const T* g, T* s, T* v, T* a, T lr,
-                             T rho, T momentum, T eps, T l2) {
-  parallel_vector_loop<T>(ctx, n, [=](auto lane, std::int64_t i) {
-    using V = typename decltype(lane)::type;
-    using std::sqrt;
-    using xsimd::sqrt;
-    const V parameter = load_lanes<V>(p + i);
-    const V gradient = load_lanes<V>(g + i) + V(l2) * parameter;
-    const V square = V(rho) * load_lanes<V>(s + i) + V(T(1) - rho) * gradient * gradient;
-    const V mean = V(rho) * load_lanes<V>(a + i) + V(T(1) - rho) * gradient;
-    const V step = V(momentum) * load_lanes<V>(v + i) +
-                   V(lr) * gradient / sqrt(V(square - mean * mean + V(eps)));
-    store_lanes(s + i, square);
-    store_lanes(a + i, mean);
-    store_lanes(v + i, step);
-    store_lanes(p + i, V(parameter - step));
-  });
+/// The same within a chunk of parallel_for, and only if *allowed is not 0.
+template <class Rule, class T>
+void apply_rule_in_chunk(Context& /*ctx*/, const Rule& rule, std::int64_t n, T* p, const T* g,
+                         const std::array<T*, Rule::moments>& moments, const T* allowed) {
+  if (*allowed != 0) apply_rule_serial(rule, n, p, g, moments);
 }
 
 /// rest = 1 - decay.

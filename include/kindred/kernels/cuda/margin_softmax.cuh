@@ -15,6 +15,7 @@
 #include <type_traits>
 
 #include <kindred/kernels/cuda/check_labels.cuh>
+#include <kindred/kernels/cuda/elementwise.cuh>
 #include <kindred/kernels/cuda/gemm.cuh>
 #include <kindred/kernels/cuda/pair_rows.cuh>
 #include <kindred/kernels/margin_softmax.hpp>
@@ -462,12 +463,65 @@ void margin_finish_features(Context& ctx, const MarginTiles& t, const MarginInpu
              norm_gradient, factor, accumulate, dx);
 }
 
+/// Whether the rows leave every gradient of a centre finite, and below which 1/|w| they do; see
+/// margin_centres_finite of the CPU.
+template <class T>
+struct MarginUpdateBound {
+  T allowed, longest;
+};
+
+template <class T>
+__global__ void __launch_bounds__(margin_threads)
+    margin_update_rows_kernel(const MarginRows<T> rows, double factor, double limit, const T* loss,
+                              MarginUpdateBound<T>* bound) {
+  double steepest = 1;
+  for (std::int64_t i = threadIdx.x; i < rows.batch; i += margin_threads)
+    steepest = Maximum{}(steepest, std::abs(static_cast<double>(rows.label_gradient[i])));
+  steepest = block_max<margin_threads>(steepest);
+  if (threadIdx.x != 0) return;
+  const double sum = factor * static_cast<double>(rows.batch) * steepest;
+  // v - v is 0 for a finite v and NaN for every other.
+  bound->allowed = *loss - *loss == T(0) && steepest - steepest == 0 ? T(1) : T(0);
+  bound->longest = static_cast<T>(std::sqrt(limit / sum));
+}
+
+/// A centre that is too short, or NaN, forbids the update; whichever thread says so, says the same.
+template <class T>
+struct MarginUpdateCentre {
+  const T* inverse_centres;
+  MarginUpdateBound<T>* bound;
+  __device__ void operator()(std::int64_t j) const {
+    if (!(inverse_centres[j] < bound->longest)) bound->allowed = T(0);
+  }
+};
+
+template <class T>
+struct MarginUpdateTaken {
+  const MarginUpdateBound<T>* bound;
+  T* taken;
+  __device__ void operator()(std::int64_t) const { *taken = bound->allowed; }
+};
+
+/// Decides whether the centres may be updated, before the first of them is; the answer stays on the
+/// device, where every tile asks for it, and goes to `taken`.
+template <class T>
+void margin_decide_update(Context& ctx, const MarginTiles& t, const T* inverse_centres, T factor,
+                          const MarginRows<T>& rows, const T* loss, MarginUpdateBound<T>* bound,
+                          T* taken) {
+  const char* name = "margin softmax: update";
+  ctx.launch(name, 1, block<margin_threads>, margin_update_rows_kernel<T>, rows,
+             std::abs(static_cast<double>(factor)), kernels::margin_update_limit<T>, loss, bound);
+  for_each(ctx, name, t.classes * t.sub_centers, MarginUpdateCentre<T>{inverse_centres, bound});
+  for_each(ctx, name, 1, MarginUpdateTaken<T>{bound, taken});
+}
+
 /// margin_softmax for a given cut into tiles; `store` keeps all products for the second pass.
 template <class Policy, class T>
 void margin_softmax_tiled(Context& ctx, const MarginTiles& t, bool store, const Policy& policy,
                           const T* x, const T* w, const std::int64_t* labels, T epsilon, T weight,
-                          T* loss, T* dx, T* dw) {
+                          T* loss, T* dx, const kernels::CenterGradient<Context, T>& dw) {
   const std::int64_t K = t.sub_centers;
+  const bool update = dw.update != nullptr;
   const MarginInputs<T> in(ctx, t);
   auto products = ctx.make<T>({(store ? t.classes : t.tile) * K, t.batch}, "margin products");
   auto cosines = ctx.make<T>({K > 1 ? t.tile : 0, t.batch}, "margin cosines");
@@ -476,6 +530,8 @@ void margin_softmax_tiled(Context& ctx, const MarginTiles& t, bool store, const 
   auto row_values =
       ctx.make<T>({MarginRows<T>::fields + Policy::row_values, t.batch}, "margin rows");
   auto v = ctx.make<T>({dx != nullptr ? t.batch : 0, t.dim}, "feature gradients");
+  auto of_centres = ctx.make<T>({update ? t.tile * K : 0, t.dim}, "centre gradients of a tile");
+  auto bound = ctx.make<MarginUpdateBound<T>>({1}, "bound of an update");
   const MarginRows<T> rows(row_values.data, t.batch);
   const auto tile_at = [&](std::int64_t i) {
     const std::int64_t centre = t.begin(i) * K;
@@ -505,9 +561,12 @@ void margin_softmax_tiled(Context& ctx, const MarginTiles& t, bool store, const 
              statistics.data, static_cast<double>(epsilon), rows, losses.data);
   ctx.launch("margin softmax: loss", 1, block<margin_threads>, margin_mean_kernel<T>, t.batch,
              losses.data, loss);
-  if (dx == nullptr && dw == nullptr) return;
+  if (dx == nullptr && !dw.wanted()) return;
 
   const T factor = weight / static_cast<T>(t.batch) * policy.scale;
+  if (update)
+    margin_decide_update(ctx, t, static_cast<const T*>(in.inverse_centres.data), factor, rows,
+                         static_cast<const T*>(loss), bound.data, dw.taken);
   const CrossEntropyGradient<Policy, T> gradient{policy, rows, labels,
                                                  epsilon / static_cast<T>(t.classes), factor};
   // Backwards: the last tile of the first pass is still in the cache.
@@ -518,9 +577,16 @@ void margin_softmax_tiled(Context& ctx, const MarginTiles& t, bool store, const 
     if (!store && i + 1 < t.tiles)
       margin_tile_products(ctx, t, tile.size * K, at, in.unit.data, false,
                            in.inverse_centres.data + centre, tile.products);
+    const std::int64_t size = tile.size * K * t.dim;
+    T* to = dw.stored != nullptr ? dw.stored + centre * t.dim : nullptr;
+    if (update) {
+      to = of_centres.data;
+      transform(ctx, "margin softmax: gradient", size, Fill<T>{T(0)}, to);
+    }
     margin_tile_gradient(ctx, t, gradient, tile, in.unit.data, at, cosines.data, i + 1 == t.tiles,
-                         dx != nullptr ? v.data : nullptr,
-                         dw != nullptr ? dw + centre * t.dim : nullptr);
+                         dx != nullptr ? v.data : nullptr, to);
+    // Nobody reads these rows of w any more.
+    if (update) (*dw.update)(ctx, centre * t.dim, size, to, &bound.data->allowed);
   }
   if (dx != nullptr)
     margin_finish_features(ctx, t, in, static_cast<const T*>(v.data), rows.norm_gradient, factor,
@@ -530,11 +596,12 @@ void margin_softmax_tiled(Context& ctx, const MarginTiles& t, bool store, const 
 template <class Policy, class T>
 void margin_softmax(Context& ctx, const Policy& policy, std::int64_t batch, std::int64_t dim,
                     std::int64_t classes, const T* x, const T* w, const std::int64_t* labels,
-                    T epsilon, T weight, T* loss, T* dx, T* dw, std::int64_t store_limit) {
+                    T epsilon, T weight, T* loss, T* dx,
+                    const kernels::CenterGradient<Context, T>& dw, std::int64_t store_limit) {
   const MarginTiles t(batch, dim, classes, policy.sub_centers(), sizeof(T), margin_tile_bytes);
   const bool store =
       classes * t.sub_centers <= store_limit / static_cast<std::int64_t>(sizeof(T)) / batch;
-  margin_softmax_tiled(ctx, t, store && (dx != nullptr || dw != nullptr), policy, x, w, labels,
+  margin_softmax_tiled(ctx, t, store && (dx != nullptr || dw.wanted()), policy, x, w, labels,
                        epsilon, weight, loss, dx, dw);
 }
 
