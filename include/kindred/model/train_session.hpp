@@ -26,6 +26,7 @@ class TrainSession {
 
   TrainSession(Model& model, const SessionOptions& options)
       : model_(&model), options_(options), state_(std::make_unique<State>(model, options.threads)) {
+    check_storage<Context, Scalar>("TrainSession", options.activations);
     zero_gradients();
   }
 
@@ -193,7 +194,8 @@ class TrainSession {
                                       .new_statistics = model_->statistics().data(),
                                       .gradients = s.gradients.get(),
                                       .training = true,
-                                      .random = {model_->seed().value, 0, step}};
+                                      .random = {model_->seed().value, 0, step},
+                                      .storage = options_.activations};
     kernels::all_finite(s.ctx, batch.images, View<Scalar>{finite, {1}});
     model_->forward_backward(run, batch.images, batch.labels, s.saved,
                              {s.results.get(), {static_cast<std::int64_t>(s.values)}},
