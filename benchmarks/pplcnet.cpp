@@ -1,5 +1,6 @@
 // One training step and one inference of the PP-ShiTu recognition model (PPLCNet, FC 1280 -> 512,
-// ArcMargin, CELoss, momentum) on 224 x 224 images. Names: TrainStep/x1_0/32, Inference/x2_5/1.
+// ArcMargin, CELoss, momentum) on 224 x 224 images. Names: TrainStep/x1_0/32, Inference/x2_5/1;
+// TrainStepBF16 keeps its activations in BF16.
 //   build/benchmarks/pplcnet --reference=DIR
 // measures nothing and writes what compare_peers.py gives to the peers: for each scale the weights
 // DIR/x1_0.safetensors and the features of the images, DIR/x1_0.npy, and the images,
@@ -43,12 +44,12 @@ std::vector<float> make_images(std::int64_t batch) {
   return images;
 }
 
-void train_step(benchmark::State& state, double scale, std::int64_t batch) {
+void train_step(benchmark::State& state, double scale, std::int64_t batch, kd::Storage storage) {
   Model model = make_model(scale);
   const std::vector<float> images = make_images(batch);
   std::vector<std::int64_t> labels;
   for (std::int64_t i = 0; i < batch; ++i) labels.push_back(i * 31 % classes);
-  auto session = model.train_session();
+  auto session = model.train_session({.activations = storage});
   const kd::optim::Momentum momentum{.momentum = 0.9, .weight_decay = 5e-4};
   const auto ranges = kd::optim::ranges(model.parameters(), momentum.weight_decay, {});
   std::vector<std::vector<float>> moments(1, std::vector<float>(model.trainable().size()));
@@ -123,7 +124,12 @@ void register_all() {
             ->Unit(benchmark::kMillisecond)
             ->UseRealTime();
       };
-      if (batch > 1) add("TrainStep", train_step);
+      for (const kd::Storage storage : {kd::Storage::scalar, kd::Storage::bf16})
+        if (batch > 1)
+          add(storage == kd::Storage::bf16 ? "TrainStepBF16" : "TrainStep",
+              [storage](benchmark::State& state, double s, std::int64_t b) {
+                train_step(state, s, b, storage);
+              });
       add("Inference", inference);
     }
 }

@@ -140,7 +140,7 @@ double seconds_of_step(const Experiment& experiment, std::int64_t batch) {
   constexpr std::int64_t per_class = 4;  // every loss wants positives
   constexpr std::uint64_t steps = 25;
   Model model = experiment.make_model();
-  auto session = model.train_session();
+  auto session = model.train_session({.activations = experiment.activations()});
   const auto size = experiment.image_size();
   const kindred::Shape shape{batch, size.height, size.width, 3};
   kindred::RandomSequence random({1, 0, 0});

@@ -249,7 +249,12 @@ TEST_CASE("experiment: what is not here is refused with the key's name") {
   CHECK_THAT(refused("Global.device=gpu"),
              ContainsSubstring("Global.device is cuda, but this program computes on cpu"));
   CHECK_THAT(refused("Global.device=cud"), ContainsSubstring("neither cpu nor cuda"));
-  CHECK_THAT(refused("AMP.use_amp=True"), ContainsSubstring("set AMP.use_amp to False"));
+  CHECK_THAT(refused("AMP.use_amp=True"),
+             ContainsSubstring("AMP.dtype: there is no float16; set AMP.dtype to bfloat16"));
+  CHECK_THAT(refused("AMP={use_amp: True, dtype: bfloat16, level: O2}"),
+             ContainsSubstring("AMP: only level O1"));
+  CHECK_THAT(refused("AMP={use_amp: True, dtype: bfloat16, use_fp16_test: True}"),
+             ContainsSubstring("without use_fp16_test"));
   CHECK_THAT(refused("Global.use_dali=True"), ContainsSubstring("Global.use_dali: only False"));
   CHECK_THAT(refused("Global.epoch=7"),
              ContainsSubstring("Global.epoch: unknown key (did you mean epochs?)"));
@@ -322,6 +327,23 @@ TEST_CASE("experiment: trains, evaluates, logs and resumes from the published fi
   config::Model again = e.make_model();
   CHECK(e.train(again, true).steps == 4);
   CHECK(std::equal(model.trainable().begin(), model.trainable().end(), again.trainable().begin()));
+}
+
+TEST_CASE("experiment: AMP with bfloat16 trains with activations in BF16") {
+  const auto trained = [](const std::vector<std::string>& more) {
+    Images images;
+    std::vector<std::string> o = small(images);
+    o.insert(o.end(), more.begin(), more.end());
+    const auto e = experiment(o);
+    config::Model model = e.make_model();
+    e.train(model, false);
+    return std::pair(e.activations(),
+                     std::vector<float>(model.trainable().begin(), model.trainable().end()));
+  };
+  const auto full = trained({}), rounded = trained({"AMP={use_amp: True, dtype: bfloat16}"});
+  CHECK(full.first == Storage::scalar);
+  CHECK(rounded.first == Storage::bf16);
+  CHECK(rounded.second != full.second);
 }
 
 TEST_CASE("experiment: groups of parameters and the moving average of weights") {

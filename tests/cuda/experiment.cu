@@ -159,6 +159,12 @@ KINDRED_PARITY(divergence) {
                                              "lower the learning rate");
     side.template check_throws<ConfigError>([&] { files.experiment("x", {}, other_device); },
                                             "but this program computes on");
+    const std::vector<std::string> amp{"AMP={use_amp: True, dtype: bfloat16}"};
+    if constexpr (std::is_same_v<Device, Cpu>)
+      side.check(files.experiment("x", amp).activations() == Storage::bf16, "BF16 on the CPU");
+    else
+      side.template check_throws<ConfigError>([&] { files.experiment("x", amp); },
+                                              "AMP: activations in BF16 are there for models");
   }
 }
 

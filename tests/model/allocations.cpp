@@ -74,11 +74,12 @@ std::int64_t count(F&& f) {
 
 /// Trains and infers: the first step of every shape may allocate, the others may not.
 template <class Model, class Optimizer>
-void expect_no_allocation(Model& model, const Optimizer& optimizer, int threads) {
+void expect_no_allocation(Model& model, const Optimizer& optimizer, int threads,
+                          kd::Storage activations = kd::Storage::scalar) {
   const auto images = random_values<float>(image_shape.size(), 1);
   const kd::View<const float> whole{images.data(), image_shape}, part{images.data(), small_shape};
   const std::span<const std::int64_t> all(labels), some = all.first(4);
-  auto session = model.train_session({.threads = threads});
+  auto session = model.train_session({.threads = threads, .activations = activations});
   const auto ranges =
       kd::optim::ranges(model.parameters(), optimizer.weight_decay, optimizer.no_decay);
   std::vector<std::vector<float>> moments(optimizer.moments(),
@@ -144,6 +145,7 @@ TEST_CASE("a step of a margin head without logits allocates nothing, with its up
     CHECK_FALSE(model.builds_logits());
     expect_no_allocation(model, kd::optim::Momentum{.weight_decay = 1e-4, .use_nesterov = true},
                          threads);
+    expect_no_allocation(model, kd::optim::Momentum{}, threads, kd::Storage::bf16);
   }
 }
 

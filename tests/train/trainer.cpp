@@ -36,10 +36,12 @@ FitOptions<SmallModel> options_for(const TemporaryFolder& folder) {
 /// A fresh process, as it were: new model, new trainer, the output folder of the last one.
 template <class Optimizer>
 FitResult run_training(const FitOptions<SmallModel>& options, const Optimizer& optimizer,
-                       MemoryLoader::Hook hook = {}, int threads = 1) {
+                       MemoryLoader::Hook hook = {}, int threads = 1,
+                       Storage activations = Storage::scalar) {
   SmallModel model(small_config(), Seed{4});
   MemoryLoader loader(batches, std::move(hook));
-  return Trainer(model, optimizer, cosine, {.threads = threads}).fit(loader, options);
+  return Trainer(model, optimizer, cosine, {.threads = threads, .activations = activations})
+      .fit(loader, options);
 }
 
 template <class Optimizer>
@@ -76,6 +78,16 @@ TEMPLATE_TEST_CASE("Trainer: an interrupted and resumed run ends with the same b
     CHECK(remains.journal == expected.journal);
     CHECK(remains == expected);
   }
+}
+
+TEST_CASE("Trainer: with activations in BF16, too, an interrupted run ends with the same bits") {
+  TemporaryFolder whole, broken;
+  run_training(options_for(whole), momentum, {}, 1, Storage::bf16);
+  CHECK_THROWS_AS(run_training(options_for(broken), momentum, interrupt_after(7), 1, Storage::bf16),
+                  Interruption);
+  run_training(options_for(broken), momentum, {}, 2, Storage::bf16);
+  CHECK(Remains(broken.path()) == Remains(whole.path()));
+  CHECK_FALSE(Remains(whole.path()) == uninterrupted(momentum));  // the option has an effect
 }
 
 TEST_CASE("Trainer: a run interrupted again and again ends with the same bits") {

@@ -63,7 +63,7 @@ class FPN {
   Tensor<T> forward(const Run<Context, T>& run, In<T> images, Saved<T>& saved) const {
     Levels<T> level;
     saved.laterals.resize(laterals_.size());
-    auto top = trunk_.forward(run, images, saved.trunk, [&](int stage, View<const T> map) {
+    auto top = trunk_.forward(run, images, saved.trunk, [&](int stage, const InMap<T>& map) {
       if (stage < first_) return;
       const std::size_t i = index(stage);
       level[i] = laterals_[i].forward(run, map, saved.laterals[i]);
@@ -85,20 +85,21 @@ class FPN {
     dlevel[0] = smooth_->backward(run, std::move(dy), saved.merged, saved.smooth);
     saved.merged.reset();
     for (std::size_t i = 1; i < laterals_.size(); ++i) {
-      dlevel[i] = run.make(saved.laterals[i].z.shape, "FPN.dlevel");
+      dlevel[i] = run.make(saved.laterals[i].z.shape(), "FPN.dlevel");
       kernels::upsample_add_backward(run.ctx, dlevel[i - 1], dlevel[i]);
     }
     const std::size_t last = laterals_.size() - 1;
     auto dtop =
         laterals_[last].backward(run, std::move(dlevel[last]), saved.top, saved.laterals[last]);
     saved.top.reset();
-    return trunk_.backward(
-        run, std::move(dtop), images, saved.trunk, [&](int stage, View<const T> map, View<T> dmap) {
-          if (stage < first_) return;
-          const std::size_t i = index(stage);
-          auto d = laterals_[i].backward(run, std::move(dlevel[i]), map, saved.laterals[i]);
-          kernels::scale_add(run.ctx, T(1), d, dmap);
-        });
+    return trunk_.backward(run, std::move(dtop), images, saved.trunk,
+                           [&](int stage, const InMap<T>& map, View<T> dmap) {
+                             if (stage < first_) return;
+                             const std::size_t i = index(stage);
+                             auto d = laterals_[i].backward(run, std::move(dlevel[i]), map,
+                                                            saved.laterals[i]);
+                             kernels::scale_add(run.ctx, T(1), d, dmap);
+                           });
   }
 
  private:

@@ -50,16 +50,16 @@ class PPLCNetMap {
 
   template <class Context, class T>
   Tensor<T> forward(const Run<Context, T>& run, In<T> images, Saved<T>& saved) const {
-    return forward(run, images, saved, [](int, View<const T>) {});
+    return forward(run, images, saved, [](int, const MapView<T>&) {});
   }
-  /// Calls visit(stage, map) for the output of every stage, the last one included.
+  /// Calls visit(stage, map), map a MapView, for the output of every stage, the last one included.
   template <class Context, class T, class Visit>
   Tensor<T> forward(const Run<Context, T>& run, In<T> images, Saved<T>& saved, Visit&& visit) const;
 
   template <class Context, class T>
   Tensor<T> backward(const Run<Context, T>& run, Tensor<T> dy, In<T> images,
                      Saved<T>& saved) const {
-    return backward(run, std::move(dy), images, saved, [](int, View<const T>, View<T>) {});
+    return backward(run, std::move(dy), images, saved, [](int, const MapView<T>&, View<T>) {});
   }
   /// Calls visit(stage, map, dmap) for every stage but the last, from the back, before dmap, the
   /// gradient of its output, is used: the place to add to it.
@@ -75,8 +75,8 @@ class PPLCNetMap {
     struct Saved {
       layers::ConvBNAct::Saved<T> depthwise, pointwise;
       layers::SqueezeExcite::Saved<T> squeeze_excite;
-      Tensor<T> filtered;  ///< output of the depthwise convolution
-      Tensor<T> weighted;  ///< output of squeeze-excite
+      Map<T> filtered;  ///< output of the depthwise convolution
+      Map<T> weighted;  ///< output of squeeze-excite
     };
 
     DepthwiseSeparable(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride,
@@ -94,17 +94,19 @@ class PPLCNetMap {
           scope / "pw_conv");
     }
 
+    /// The output is stored `as` the caller says.
     template <class Context, class T>
-    Tensor<T> forward(const Run<Context, T>& run, In<T> x, Saved<T>& saved) const {
+    Map<T> forward(const Run<Context, T>& run, InMap<T> x, Saved<T>& saved, Storage as) const {
       if (!run.training && !squeeze_excite_)
-        return layers::ConvBNAct::infer_separable(run, depthwise_, *pointwise_, x);
-      auto filtered = depthwise_.forward(run, x, saved.depthwise);
-      Tensor<T> weighted;
+        return layers::ConvBNAct::infer_separable<Context, T>(run, depthwise_, *pointwise_, x);
+      auto filtered = depthwise_.forward_map(run, x, saved.depthwise);
+      Map<T> weighted;
       if (squeeze_excite_) {
-        weighted = squeeze_excite_->forward(run, filtered, saved.squeeze_excite);
+        weighted = squeeze_excite_->forward_map(run, filtered, saved.squeeze_excite);
         if (!run.training) filtered.reset();
       }
-      auto y = pointwise_->forward(run, squeeze_excite_ ? weighted : filtered, saved.pointwise);
+      auto y =
+          pointwise_->forward_as(run, squeeze_excite_ ? weighted : filtered, saved.pointwise, as);
       if (run.training) {
         saved.filtered = std::move(filtered);
         saved.weighted = std::move(weighted);
@@ -113,7 +115,8 @@ class PPLCNetMap {
     }
 
     template <class Context, class T>
-    Tensor<T> backward(const Run<Context, T>& run, Tensor<T> dy, In<T> x, Saved<T>& saved) const {
+    Tensor<T> backward(const Run<Context, T>& run, Tensor<T> dy, InMap<T> x,
+                       Saved<T>& saved) const {
       auto d = pointwise_->backward(
           run, std::move(dy), squeeze_excite_ ? saved.weighted : saved.filtered, saved.pointwise);
       saved.weighted.reset();
@@ -164,7 +167,7 @@ class PPLCNetMap {
 template <class T>
 struct PPLCNetMap::Saved {
   layers::ConvBNAct::Saved<T> stem;
-  std::vector<Tensor<T>> inputs;  ///< of the blocks
+  std::vector<Map<T>> inputs;  ///< of the blocks
   std::vector<DepthwiseSeparable::Saved<T>> blocks;
 };
 
@@ -204,14 +207,15 @@ Tensor<T> PPLCNetMap::forward(const Run<Context, T>& run, In<T> images, Saved<T>
                               Visit&& visit) const {
   saved.inputs.resize(blocks_.size());
   saved.blocks.resize(blocks_.size());
-  auto x = stem_->forward(run, images, saved.stem);
+  auto x = stem_->forward_map(run, images, saved.stem);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    auto y = blocks_[i].forward(run, x, saved.blocks[i]);
+    const bool last = i + 1 == blocks_.size();  // what other components get is in T
+    auto y = blocks_[i].forward(run, x, saved.blocks[i], last ? Storage::scalar : run.storage);
     if (run.training) saved.inputs[i] = std::move(x);
     x = std::move(y);
-    if (const int stage = stage_ended_by(i); stage >= 0) visit(stage, View<const T>(x));
+    if (const int stage = stage_ended_by(i); stage >= 0) visit(stage, MapView<T>(x));
   }
-  return x;
+  return x.take();
 }
 
 template <class Context, class T, class Visit>
@@ -221,7 +225,7 @@ Tensor<T> PPLCNetMap::backward(const Run<Context, T>& run, Tensor<T> dy, In<T> i
   for (std::size_t i = blocks_.size(); i-- > 0;) {
     d = blocks_[i].backward(run, std::move(d), saved.inputs[i], saved.blocks[i]);
     if (const int stage = i > 0 ? stage_ended_by(i - 1) : -1; stage >= 0)
-      visit(stage, View<const T>(saved.inputs[i]), View<T>(d));
+      visit(stage, MapView<T>(saved.inputs[i]), View<T>(d));
     saved.inputs[i].reset();
   }
   return stem_->backward(run, std::move(d), images, saved.stem, run.input_gradient);

@@ -50,7 +50,7 @@ class BasicExperiment {
       for (const char* key : {"Train", "Eval"}) s.accept(key);  // read when they are used
       s.finish();
     }
-    if (root_.has("AMP")) refuse_mixed_precision(root_.section("AMP"));
+    if (root_.has("AMP")) read_mixed_precision(root_.section("AMP"));
     root_.accept("Infer");  // of PaddleClas' programs for single images
     root_.finish();
   }
@@ -189,7 +189,7 @@ class BasicExperiment {
         return all;
       };
     }
-    Trainer trainer(model, groups_);
+    Trainer trainer(model, groups_, {.activations = activations_});
     Distillation distillation = make_teacher(model);
     if (distillation.teacher) trainer.session().set_teacher(*distillation.teacher);
     const FitResult result = trainer.fit(*loader, options);
@@ -205,6 +205,8 @@ class BasicExperiment {
     return model;
   }
 
+  /// How training keeps its activations: AMP.
+  Storage activations() const { return activations_; }
   const std::filesystem::path& output() const { return options_.output; }
   std::optional<eval::Binarize> binarization() const { return metrics_.binarize; }
   data::ImageSize image_size() const { return image_; }
@@ -281,14 +283,28 @@ class BasicExperiment {
                                            : "BasicExperiment<Cuda> (of the examples: rec_cuda, "
                                              "which is built where nvcc is found)"));
   }
-  /// In PaddleClas the section alone turns mixed precision on.
-  static void refuse_mixed_precision(const Section& s) {
-    for (const char* key :
-         {"scale_loss", "use_dynamic_loss_scaling", "level", "use_promote", "use_fp16_test"})
-      s.accept(key);
-    if (s.get("use_amp", true))
-      throw ConfigError("AMP: there is no mixed precision; set AMP.use_amp to False");
+  /// Of mixed precision there are activations stored as BF16, AMP: {use_amp: True, dtype:
+  /// bfloat16}, which need no scale of the loss. In PaddleClas the section alone turns mixed
+  /// precision on, with products in FP16: without dtype it is refused. Level O2 is, too: parameters
+  /// stay in FP32.
+  void read_mixed_precision(const Section& s) {
+    for (const char* key : {"scale_loss", "use_dynamic_loss_scaling", "use_promote"}) s.accept(key);
+    const auto dtype = s.get<std::string>("dtype", "float16");
+    const auto level = s.get<std::string>("level", "O1");
+    const bool on = s.get("use_amp", true), fp16_test = s.get("use_fp16_test", false);
     s.finish();
+    if (!on) return;
+    if (dtype != "bfloat16")
+      throw ConfigError(text("AMP.dtype: there is no ", dtype,
+                             "; set AMP.dtype to bfloat16, which ",
+                             "stores activations of training as BF16 and computes in FP32, or ",
+                             "AMP.use_amp to False"));
+    if (level != "O1" || fp16_test)
+      throw ConfigError(
+          "AMP: only level O1 without use_fp16_test is there: parameters and "
+          "evaluation are FP32");
+    check_storage<typename Model::Context, typename Model::Scalar>("AMP", Storage::bf16);
+    activations_ = Storage::bf16;
   }
   void read_metric(const Section& s) {
     s.accept("Train");
@@ -305,6 +321,7 @@ class BasicExperiment {
   FitOptions<Model> options_;
   std::vector<train::ParameterGroup<>> groups_;
   bool evaluates_ = true;
+  Storage activations_ = Storage::scalar;
   data::ImageSize image_;
   Seed seed_;
   Metrics metrics_;

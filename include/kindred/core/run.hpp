@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include <kindred/core/context.hpp>
+#include <kindred/core/map.hpp>
 #include <kindred/core/parameters.hpp>
 #include <kindred/core/row_update.hpp>
 
@@ -59,6 +60,7 @@ struct Run {
   bool input_gradient = false;         ///< whether the backward must reach the images
   RandomKey random;                    ///< seed and step of this pass; layers set the stream
   PreparedWeights<Scalar>* weights = nullptr;  ///< in inference, on contexts that use them
+  Storage storage = Storage::scalar;           ///< of the maps that a training pass keeps
   /// In training passes of a model with a parameter that is updated in tiles: the optimizer's step
   /// on it, and where the kernel says whether it was taken (1, or 0 if something is not finite).
   const RowUpdate<Context, Scalar>* row_update = nullptr;
@@ -84,6 +86,15 @@ struct Run {
   }
   Tensor<Scalar> make(const Shape& shape, const char* label) const {
     return ctx.template make<Scalar>(shape, label);
+  }
+  /// A map in the storage of the pass, or in another one.
+  Map<Scalar> make_map(const Shape& shape, const char* label) const {
+    return make_map(shape, label, storage);
+  }
+  Map<Scalar> make_map(const Shape& shape, const char* label, Storage as) const {
+    if constexpr (StoresBF16<Context, Scalar>)
+      if (as == Storage::bf16) return ctx.template make<BFloat16>(shape, label);
+    return make(shape, label);
   }
 };
 

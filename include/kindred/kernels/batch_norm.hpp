@@ -7,7 +7,7 @@
 
 #include <type_traits>
 
-#include <kindred/core/shape.hpp>
+#include <kindred/core/map.hpp>
 #include <kindred/kernels/activation.hpp>
 
 namespace kindred::kernels {
@@ -15,11 +15,13 @@ namespace kindred::kernels {
 /// Training: normalises with the mean and the biased variance of this batch.
 /// x, y [..., C]; gamma, beta [C]; assigns mean and inv_std = 1/sqrt(var + eps), both [C].
 /// running = momentum running + (1 - momentum) batch, with the biased variance as Paddle's CPU
-/// kernel has it; skipped if the data of running_mean is null. x and y must not overlap.
-template <class Context, class T>
-void batch_norm_forward(Context& ctx, In<T> x, In<T> gamma, In<T> beta, std::type_identity_t<T> eps,
-                        std::type_identity_t<T> momentum, Activation act, View<T> mean,
-                        View<T> inv_std, View<T> running_mean, View<T> running_var, View<T> y) {
+/// kernel has it; skipped if the data of running_mean is null. x and y must not overlap. y can be
+/// BF16 where x is.
+template <class Context, class T, class Y>
+void batch_norm_forward(Context& ctx, InMap<T> x, In<T> gamma, In<T> beta,
+                        std::type_identity_t<T> eps, std::type_identity_t<T> momentum,
+                        Activation act, View<T> mean, View<T> inv_std, View<T> running_mean,
+                        View<T> running_var, View<Y> y) {
   const Shape channels{x.shape.back()};
   check_shape("batch_norm_forward: gamma", gamma.shape, channels);
   check_shape("batch_norm_forward: beta", beta.shape, channels);
@@ -32,9 +34,15 @@ void batch_norm_forward(Context& ctx, In<T> x, In<T> gamma, In<T> beta, std::typ
   check_shape("batch_norm_forward: y", y.shape, x.shape);
   if (x.size() == 0)
     throw ShapeError(text("batch_norm_forward: no values to take statistics of in ", x.shape));
-  batch_norm_forward(ctx, x.shape.rows(), x.shape.back(), x.data, gamma.data, beta.data, eps,
-                     momentum, act, mean.data, inv_std.data, running_mean.data, running_var.data,
-                     y.data);
+  const auto normalise = [&](auto from) {
+    batch_norm_forward(ctx, x.shape.rows(), x.shape.back(), from.data, gamma.data, beta.data, eps,
+                       momentum, act, mean.data, inv_std.data, running_mean.data, running_var.data,
+                       y.data);
+  };
+  if constexpr (std::is_same_v<Y, T>)
+    with_elements<Context>(x, normalise);
+  else
+    normalise(x.rounded());
 }
 
 /// Inference: normalises with given statistics mean, var [C]. y may be x.
@@ -78,7 +86,7 @@ void batch_norm_inverse_std(Context& ctx, In<T> var, std::type_identity_t<T> eps
 ///   dx = gamma inv_std g                               otherwise (frozen statistics).
 /// Assigns dx, which may be dy; mean and inv_std are those that the forward used.
 template <class Context, class T>
-void batch_norm_backward(Context& ctx, In<T> dy, In<T> x, In<T> gamma, In<T> beta, In<T> mean,
+void batch_norm_backward(Context& ctx, In<T> dy, InMap<T> x, In<T> gamma, In<T> beta, In<T> mean,
                          In<T> inv_std, Activation act, View<T> dx, View<T> dgamma, View<T> dbeta,
                          bool training = true) {
   const Shape channels{x.shape.back()};
@@ -90,8 +98,11 @@ void batch_norm_backward(Context& ctx, In<T> dy, In<T> x, In<T> gamma, In<T> bet
   check_shape("batch_norm_backward: dx", dx.shape, x.shape);
   if (dgamma.data != nullptr) check_shape("batch_norm_backward: dgamma", dgamma.shape, channels);
   if (dbeta.data != nullptr) check_shape("batch_norm_backward: dbeta", dbeta.shape, channels);
-  batch_norm_backward(ctx, x.shape.rows(), x.shape.back(), dy.data, x.data, gamma.data, beta.data,
-                      mean.data, inv_std.data, act, dx.data, dgamma.data, dbeta.data, training);
+  with_elements<Context>(x, [&](auto from) {
+    batch_norm_backward(ctx, x.shape.rows(), x.shape.back(), dy.data, from.data, gamma.data,
+                        beta.data, mean.data, inv_std.data, act, dx.data, dgamma.data, dbeta.data,
+                        training);
+  });
 }
 
 }  // namespace kindred::kernels

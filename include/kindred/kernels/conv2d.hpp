@@ -24,12 +24,19 @@ inline Conv2dExtents check_conv2d(const char* place, const Conv2dGeometry& geome
   return geometry.extents(x, y);
 }
 
-/// Assigns y [B,H',W',O] from x [B,H,W,C] and w [kh,kw,C/groups,O].
-template <class Context, class T>
-void conv2d_forward(Context& ctx, const Conv2dGeometry& geometry, In<T> x, In<T> w, View<T> y) {
+/// Assigns y [B,H',W',O] from x [B,H,W,C] and w [kh,kw,C/groups,O]. Where y is BF16, x may be, too.
+template <class Context, class Y>
+void conv2d_forward(Context& ctx, const Conv2dGeometry& geometry, InMap<ComputeOf<Y>> x,
+                    In<ComputeOf<Y>> w, View<Y> y) {
+  using T = ComputeOf<Y>;
   const auto e = check_conv2d("conv2d_forward", geometry, x.shape, w.shape, y.shape);
-  const T* none = nullptr;
-  conv2d_forward(ctx, e, x.data, w.data, none, none, Activation::identity, y.data);
+  if constexpr (std::is_same_v<Y, T>) {
+    const T* none = nullptr;
+    conv2d_forward(ctx, e, View<const T>(x).data, w.data, none, none, Activation::identity, y.data);
+  } else {
+    with_elements<Context>(
+        x, [&](auto from) { conv2d_forward_rounded(ctx, e, from.data, w.data, y.data); });
+  }
 }
 
 /// The weights of a convolution as inference reads them fastest, made once for all passes; null
@@ -75,10 +82,11 @@ void conv2d_backward_input(Context& ctx, const Conv2dGeometry& geometry, In<T> d
 
 /// Adds the gradient to dw [kh,kw,C/groups,O].
 template <class Context, class T>
-void conv2d_backward_weight(Context& ctx, const Conv2dGeometry& geometry, In<T> x, In<T> dy,
+void conv2d_backward_weight(Context& ctx, const Conv2dGeometry& geometry, InMap<T> x, In<T> dy,
                             View<T> dw) {
   const auto e = check_conv2d("conv2d_backward_weight", geometry, x.shape, dw.shape, dy.shape);
-  conv2d_backward_weight(ctx, e, x.data, dy.data, dw.data);
+  with_elements<Context>(
+      x, [&](auto from) { conv2d_backward_weight(ctx, e, from.data, dy.data, dw.data); });
 }
 
 }  // namespace kindred::kernels

@@ -1,15 +1,17 @@
 #pragma once
 // Global average pooling: y[b,c] = mean over h, w of x[b,h,w,c].
 
-#include <kindred/core/shape.hpp>
+#include <kindred/core/map.hpp>
 
 namespace kindred::kernels {
 
 /// x [B,H,W,C] -> y [B,C].
 template <class Context, class T>
-void global_average_pool_forward(Context& ctx, In<T> x, View<T> y) {
+void global_average_pool_forward(Context& ctx, InMap<T> x, View<T> y) {
   check_shape("global_average_pool_forward: y", y.shape, {x.dim(0), x.dim(3)});
-  global_average_pool_forward(ctx, x.dim(0), x.dim(1) * x.dim(2), x.dim(3), x.data, y.data);
+  with_elements<Context>(x, [&](auto from) {
+    global_average_pool_forward(ctx, x.dim(0), x.dim(1) * x.dim(2), x.dim(3), from.data, y.data);
+  });
 }
 
 /// dx[b,h,w,c] = dy[b,c] / (H W): assigns dx [B,H,W,C] from dy [B,C].

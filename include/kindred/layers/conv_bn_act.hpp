@@ -26,7 +26,7 @@ class ConvBNAct {
 
   template <class T>
   struct Saved {
-    Tensor<T> z;  ///< convolution output, before batch norm
+    Map<T> z;  ///< convolution output, before batch norm
     Tensor<T> mean, inv_std;
   };
 
@@ -53,7 +53,18 @@ class ConvBNAct {
   }
 
   template <class Context, class T>
-  Tensor<T> forward(const Run<Context, T>& run, In<T> x, Saved<T>& saved) const {
+  Tensor<T> forward(const Run<Context, T>& run, InMap<T> x, Saved<T>& saved) const {
+    return forward_as(run, x, saved, Storage::scalar).take();
+  }
+  /// y in the storage of the pass, for layers that take an InMap. Batch norm sees z, and its
+  /// consumer y, as they are stored, so that the backward sees the same numbers; its gradients are
+  /// those of the rounded values.
+  template <class Context, class T>
+  Map<T> forward_map(const Run<Context, T>& run, InMap<T> x, Saved<T>& saved) const {
+    return forward_as(run, x, saved, run.storage);
+  }
+  template <class Context, class T>
+  Map<T> forward_as(const Run<Context, T>& run, InMap<T> x, Saved<T>& saved, Storage as) const {
     Context& ctx = run.ctx;
     const Shape shape = geometry_.output_shape(x.shape, config_.out_channels);
     const auto w = run.parameter(weight_);
@@ -65,14 +76,17 @@ class ConvBNAct {
       return y;
     }
     const auto gamma = run.parameter(gamma_), beta = run.parameter(beta_);
-    saved.z = run.make(shape, "conv_bn_act.z");
+    saved.z = run.make_map(shape, "conv_bn_act.z");
     saved.mean = run.make({config_.out_channels}, "conv_bn_act.mean");
     saved.inv_std = run.make({config_.out_channels}, "conv_bn_act.inv_std");
-    kernels::conv2d_forward(ctx, geometry_, x, w, saved.z);
-    auto y = run.make(shape, "conv_bn_act.y");
-    kernels::batch_norm_forward(ctx, saved.z, gamma, beta, epsilon<T>, T(0.9), config_.act,
-                                saved.mean, saved.inv_std, run.new_buffer(mean_),
-                                run.new_buffer(variance_), y);
+    with_elements<Context>(saved.z,
+                           [&](auto z) { kernels::conv2d_forward(ctx, geometry_, x, w, z); });
+    auto y = run.make_map(shape, "conv_bn_act.y", as);
+    with_elements<Context>(y, [&](auto out) {
+      kernels::batch_norm_forward(ctx, saved.z, gamma, beta, epsilon<T>, T(0.9), config_.act,
+                                  saved.mean, saved.inv_std, run.new_buffer(mean_),
+                                  run.new_buffer(variance_), out);
+    });
     return y;
   }
 
@@ -101,7 +115,7 @@ class ConvBNAct {
 
   /// Consumes dy. Without `input_gradient` the result is empty.
   template <class Context, class T>
-  Tensor<T> backward(const Run<Context, T>& run, Tensor<T> dy, In<T> x, Saved<T>& saved,
+  Tensor<T> backward(const Run<Context, T>& run, Tensor<T> dy, InMap<T> x, Saved<T>& saved,
                      bool input_gradient = true) const {
     Context& ctx = run.ctx;
     kernels::batch_norm_backward(ctx, dy, saved.z, run.parameter(gamma_), run.parameter(beta_),

@@ -27,6 +27,11 @@ class SqueezeExcite {
 
   template <class Context, class T>
   Tensor<T> forward(const Run<Context, T>& run, In<T> x, Saved<T>& saved) const {
+    return forward_map(run, x, saved).take();
+  }
+  /// y in the storage of x.
+  template <class Context, class T>
+  Map<T> forward_map(const Run<Context, T>& run, InMap<T> x, Saved<T>& saved) const {
     Saved<T> own;
     Saved<T>& s = run.training ? saved : own;
     s.pooled = run.make({x.dim(0), x.dim(3)}, "squeeze_excite.pooled");
@@ -36,13 +41,15 @@ class SqueezeExcite {
     s.logits = excite_.forward(run, s.hidden);
     s.gate = run.make(s.logits.shape, "squeeze_excite.gate");
     kernels::activation_forward(run.ctx, Activation::hardsigmoid, s.logits, s.gate);
-    auto y = run.make(x.shape, "squeeze_excite.y");
-    kernels::channel_scale_forward(run.ctx, x, s.gate, y);
+    auto y =
+        run.make_map(x.shape, "squeeze_excite.y", x.is_rounded() ? Storage::bf16 : Storage::scalar);
+    with_elements<Context>(
+        y, [&](auto out) { kernels::channel_scale_forward(run.ctx, x, s.gate, out); });
     return y;
   }
 
   template <class Context, class T>
-  Tensor<T> backward(const Run<Context, T>& run, Tensor<T> dy, In<T> x, Saved<T>& saved) const {
+  Tensor<T> backward(const Run<Context, T>& run, Tensor<T> dy, InMap<T> x, Saved<T>& saved) const {
     auto dgate = run.make(saved.gate.shape, "squeeze_excite.dgate");
     auto dx = run.make(x.shape, "squeeze_excite.dx");
     kernels::channel_scale_backward(run.ctx, dy, x, saved.gate, dx, dgate);

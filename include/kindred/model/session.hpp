@@ -20,6 +20,10 @@ namespace kindred {
 struct SessionOptions {
   std::int64_t max_batch = 0;  ///< larger batches throw; 0: any size
   int threads = 0;             ///< 0: all that the machine offers
+  /// bf16: a train session keeps the maps of convolutional backbones rounded to BF16, computed with
+  /// in float, in half the memory. Parameters, gradients, statistics and features stay float. For
+  /// models of float on the CPU; others, and inference, which keeps no maps, throw ConfigError.
+  Storage activations = Storage::scalar;
 };
 
 /// Runs a const model: one session per thread. The first batch of a new shape plans its memory;
@@ -40,7 +44,12 @@ class Session {
   using Matrix = xt::xtensor<Scalar, 2>;
 
   Session(const Model& model, const SessionOptions& options)
-      : model_(&model), options_(options), state_(std::make_unique<State>(options.threads)) {}
+      : model_(&model), options_(options), state_(std::make_unique<State>(options.threads)) {
+    if (options.activations != Storage::scalar)
+      throw ConfigError(
+          "Session: inference keeps no activations; leave SessionOptions::activations "
+          "at Storage::scalar, bf16 is for train_session()");
+  }
 
   /// The output of the neck, what retrieval compares: images [B,H,W,3] -> [B, feature_size()].
   /// Not normalised, as in PaddleClas.

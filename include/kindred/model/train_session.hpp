@@ -28,6 +28,7 @@ class TrainSession {
 
   TrainSession(Model& model, const SessionOptions& options)
       : model_(&model), options_(options), state_(std::make_unique<State>(model, options.threads)) {
+    check_storage<Context, Scalar>("TrainSession", options.activations);
     zero_gradients();
   }
 
@@ -252,6 +253,7 @@ class TrainSession {
                                       .gradients = s.gradients.get(),
                                       .training = true,
                                       .random = {model_->seed().value, 0, step},
+                                      .storage = options_.activations,
                                       .row_update = rows,
                                       .row_update_taken = finite + 2};
     kernels::all_finite(s.ctx, batch.images, View<Scalar>{finite, {1}});

@@ -1,6 +1,7 @@
 #pragma once
 // Bound by memory. Training reads x twice and writes y; the backward reads dy and x twice and
-// writes dx. Everything per channel stays in the first-level cache.
+// writes dx. x and y may be BF16, read and written as such. Everything per channel stays in the
+// first-level cache.
 //
 // Channels are the fastest extent and often few, so several rows are treated as one "wide" row:
 // its width is a multiple of the vector size and long enough to hide latencies. Values per channel
@@ -58,9 +59,9 @@ struct WideRows {
 };
 
 /// y = act(k (x - mean) + beta) with mean, k and beta given per column of a wide row.
-template <class T>
-void batch_norm_apply(Context& ctx, const WideRows<T>& wide, const T* x, const T* mean, const T* k,
-                      const T* beta, Activation act, T* y) {
+template <class T, class X, class Y>
+void batch_norm_apply(Context& ctx, const WideRows<T>& wide, const X* x, const T* mean, const T* k,
+                      const T* beta, Activation act, Y* y) {
   dispatch_activation(act, [&](auto constant) {
     constexpr Activation A = decltype(constant)::value;
     // From the back, where the pass over x that came before may have left the cache filled.
@@ -80,9 +81,9 @@ void batch_norm_apply(Context& ctx, const WideRows<T>& wide, const T* x, const T
 /// at most about 8 times the sum of squared deviations: taking it off later loses no more than
 /// three bits, whatever the data, and no second pass is needed. sums: shift, d, d^2 of `width`
 /// each.
-template <class T>
+template <class T, class X>
 void batch_norm_chunk_sums(const WideRows<T>& wide, std::int64_t begin, std::int64_t end,
-                           const T* x, T* sums) {
+                           const X* x, T* sums) {
   T *shift = sums, *first = sums + wide.width, *second = sums + 2 * wide.width;
   std::fill(sums, sums + 3 * wide.width, T(0));
   const std::int64_t full = (end - begin) / wide.width;
@@ -126,10 +127,10 @@ MeanAndVariance batch_norm_merge(const WideRows<T>& wide, const T* sums, std::in
   return {mean, std::max(m2 / count, 0.0) + 0 * m2};  // 0 * m2 keeps NaN
 }
 
-template <class T>
-void batch_norm_forward(Context& ctx, std::int64_t rows, std::int64_t channels, const T* x,
+template <class T, class X, class Y>
+void batch_norm_forward(Context& ctx, std::int64_t rows, std::int64_t channels, const X* x,
                         const T* gamma, const T* beta, T eps, T momentum, Activation act, T* mean,
-                        T* inv_std, T* running_mean, T* running_var, T* y) {
+                        T* inv_std, T* running_mean, T* running_var, Y* y) {
   const WideRows<T> wide(rows, channels);
   auto partial = ctx.template make<T>({wide.chunks, 3, wide.width}, "batch norm sums");
   auto columns = ctx.template make<T>({3, wide.width}, "batch norm columns");
@@ -197,9 +198,9 @@ struct BatchNormColumns {
 };
 
 /// sums: of g and of g d over one chunk.
-template <Activation A, class T>
+template <Activation A, class T, class X>
 void batch_norm_backward_sums(const WideRows<T>& wide, std::int64_t begin, std::int64_t end,
-                              const T* dy, const T* x, const BatchNormColumns<T>& col, T* sums) {
+                              const T* dy, const X* x, const BatchNormColumns<T>& col, T* sums) {
   T *first = sums, *second = sums + wide.width;
   std::fill(sums, sums + 2 * wide.width, T(0));
   wide.loop(begin, end, [=](auto lane, std::int64_t e, std::int64_t j) {
@@ -212,9 +213,9 @@ void batch_norm_backward_sums(const WideRows<T>& wide, std::int64_t begin, std::
   });
 }
 
-template <Activation A, class T>
+template <Activation A, class T, class X>
 void batch_norm_backward_apply(const WideRows<T>& wide, std::int64_t begin, std::int64_t end,
-                               const T* dy, const T* x, const BatchNormColumns<T>& col, T* dx) {
+                               const T* dy, const X* x, const BatchNormColumns<T>& col, T* dx) {
   wide.loop(begin, end, [=](auto lane, std::int64_t e, std::int64_t j) {
     using V = typename decltype(lane)::type;
     const V d = load_lanes<V>(x + e) - load_lanes<V>(col.mean + j);
@@ -225,9 +226,9 @@ void batch_norm_backward_apply(const WideRows<T>& wide, std::int64_t begin, std:
   });
 }
 
-template <class T>
+template <class T, class X>
 void batch_norm_backward(Context& ctx, std::int64_t rows, std::int64_t channels, const T* dy,
-                         const T* x, const T* gamma, const T* beta, const T* mean, const T* inv_std,
+                         const X* x, const T* gamma, const T* beta, const T* mean, const T* inv_std,
                          Activation act, T* dx, T* dgamma, T* dbeta, bool training) {
   const WideRows<T> wide(rows, channels);
   auto partial = ctx.template make<T>({wide.chunks, 2, wide.width}, "batch norm sums");

@@ -8,14 +8,14 @@
 
 namespace kindred::cpu {
 
-template <class T>
+template <class T, class X>
 void channel_scale_forward(Context& ctx, std::int64_t batch, std::int64_t pixels,
-                           std::int64_t channels, const T* x, const T* s, T* y) {
+                           std::int64_t channels, const X* x, const T* s, X* y) {
   ctx.parallel_for(batch, [=](std::int64_t b) {
     const T* factor = s + b * channels;
     for (std::int64_t p = 0; p < pixels; ++p) {
-      const T* in = x + (b * pixels + p) * channels;
-      T* out = y + (b * pixels + p) * channels;
+      const X* in = x + (b * pixels + p) * channels;
+      X* out = y + (b * pixels + p) * channels;
       vector_loop<T>(channels, [=](auto lane, std::int64_t c) {
         using V = typename decltype(lane)::type;
         store_lanes(out + c, V(load_lanes<V>(in + c) * load_lanes<V>(factor + c)));
@@ -24,9 +24,9 @@ void channel_scale_forward(Context& ctx, std::int64_t batch, std::int64_t pixels
   });
 }
 
-template <class T>
+template <class T, class X>
 void channel_scale_backward(Context& ctx, std::int64_t batch, std::int64_t pixels,
-                            std::int64_t channels, const T* dy, const T* x, const T* s, T* dx,
+                            std::int64_t channels, const T* dy, const X* x, const T* s, T* dx,
                             T* ds) {
   ctx.parallel_for(batch, [=](std::int64_t b) {
     const T* factor = s + b * channels;

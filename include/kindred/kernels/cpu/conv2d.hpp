@@ -6,7 +6,9 @@
 
 #include <kindred/kernels/conv2d_geometry.hpp>
 #include <kindred/kernels/cpu/depthwise_conv2d.hpp>
+#include <kindred/kernels/cpu/depthwise_conv2d_bf16.hpp>
 #include <kindred/kernels/cpu/gemm.hpp>
+#include <kindred/kernels/cpu/gemm_bf16.hpp>
 #include <kindred/kernels/cpu/separable_conv2d.hpp>
 #include <kindred/kernels/cpu/stem_conv2d.hpp>
 
@@ -357,6 +359,62 @@ void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const T* x, co
     else
       conv2d_backward_weight_group(ctx, e, ThinPatchColumns<T>{patches}, dy_group, dw_group);
   }
+}
+
+// ---- maps in BF16 -------------------------------------------------------------------------------
+// The layers of networks convert between memory and cache, a few rows at a time; what other
+// convolutions there are goes through a whole map of T.
+
+/// A copy of x in T; if it is in T, x itself.
+template <class T, class X>
+const T* unrounded(Context& ctx, const X* x, [[maybe_unused]] const Tensor<T>& copy) {
+  if constexpr (std::is_same_v<X, T>) {
+    return x;
+  } else {
+    ctx.parallel_ranges(copy.size(), elementwise_chunk, [&](std::int64_t begin, std::int64_t end) {
+      convert<T>(x + begin, end - begin, copy.data + begin);
+    });
+    return copy.data;
+  }
+}
+
+/// y = conv(x, w), rounded; X is T or BFloat16.
+template <class T, class X>
+void conv2d_forward_rounded(Context& ctx, const Conv2dExtents& e, const X* x, const T* w,
+                            BFloat16* y) {
+  const std::int64_t pixels = e.batch * e.out_height * e.out_width;
+  if (pixels == 0 || e.out_channels == 0 || e.channels == 0) return;
+  if constexpr (std::is_same_v<X, BFloat16>) {
+    if (e.depthwise()) return depthwise_conv2d_forward_rounded(ctx, e, x, w, y);
+    if (e.pointwise())
+      return gemm_rounded(ctx, pixels, e.out_channels, e.channels, RowsOfRoundedA<T>{x, e.channels},
+                          w, y);
+  } else {
+    if (has_stem_forward(e, GemmTile<T>::rows))
+      return stem_conv2d_forward(ctx, e, x, w, AffineEpilogue<T>{}, y);
+  }
+  constexpr bool rounded_x = std::is_same_v<X, BFloat16>;
+  const std::int64_t size = e.batch * e.height * e.width * e.channels;
+  auto from = ctx.make<T>({rounded_x ? size : 0}, "unrounded x");
+  auto to = ctx.make<T>({pixels * e.out_channels}, "unrounded y");
+  const T* none = nullptr;
+  conv2d_forward(ctx, e, unrounded(ctx, x, from), w, none, none, Activation::identity, to.data);
+  ctx.parallel_ranges(to.size(), elementwise_chunk, [&](std::int64_t begin, std::int64_t end) {
+    convert<T>(to.data + begin, end - begin, y + begin);
+  });
+}
+
+template <class T>
+void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const BFloat16* x, const T* dy,
+                            T* dw) {
+  if (e.channels == 0 || e.out_channels == 0) return;
+  if (e.depthwise()) return depthwise_conv2d_backward_weight(ctx, e, x, dy, dw);
+  if (e.pointwise())
+    return gemm_of(ctx, e.channels, e.out_channels, e.batch * e.height * e.width,
+                   ColumnsOfRoundedA<T>{x, e.channels}, RowsOfB<T>{dy, e.out_channels}, dw,
+                   e.out_channels, true);
+  auto copy = ctx.make<T>({e.batch * e.height * e.width * e.channels}, "unrounded x");
+  conv2d_backward_weight(ctx, e, unrounded(ctx, x, copy), dy, dw);
 }
 
 }  // namespace kindred::cpu

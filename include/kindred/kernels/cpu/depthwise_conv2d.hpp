@@ -263,6 +263,12 @@ inline std::int64_t depthwise_rows_per_chunk(std::int64_t rows, std::int64_t wor
   return std::clamp<std::int64_t>(enough, 1, std::max<std::int64_t>(rows, 1));
 }
 
+/// Chunks of output rows, whose weight gradients are summed up apart.
+inline std::int64_t depthwise_weight_chunks(std::int64_t rows, std::int64_t row_size) {
+  return std::clamp<std::int64_t>(rows * row_size / (1 << 16), 1,
+                                  std::min<std::int64_t>(32, std::max<std::int64_t>(rows, 1)));
+}
+
 /// The row of x that output row i of image b sees.
 template <class T>
 DepthwiseRow<T> depthwise_row(const Conv2dExtents& e, std::int64_t b, std::int64_t i, const T* x,
@@ -356,8 +362,7 @@ void depthwise_conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, cons
   if (e.channels == 0) return;
   const std::int64_t row_size = e.out_width * e.channels, rows = e.batch * e.out_height;
   const std::int64_t size = e.kernel_h * e.kernel_w * e.channels;
-  const std::int64_t chunks = std::clamp<std::int64_t>(
-      rows * row_size / (1 << 16), 1, std::min<std::int64_t>(32, std::max<std::int64_t>(rows, 1)));
+  const std::int64_t chunks = depthwise_weight_chunks(rows, row_size);
   const std::int64_t length = divide_up(rows, chunks);
   auto partial = ctx.make<T>({chunks * size}, "partial weight gradients");
   ctx.parallel_for(chunks, [&](std::int64_t chunk) {

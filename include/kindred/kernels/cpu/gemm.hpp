@@ -317,6 +317,16 @@ void pack_whole(const SourceB& b, std::int64_t n, const PackedB<T>& to) {
     b.pack(to.cut.begin(part), to.cut.size(part), 0, n, to.at(part, 0));
 }
 
+/// c = A B (+ c), deep or by rows, by the shape.
+template <class T, class SourceA, class SourceB>
+void gemm_of(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, const SourceA& a,
+             const SourceB& b, T* c, std::int64_t ldc, bool accumulate) {
+  if (k >= 4096 && k >= 16 * std::max(m, n) && m * n <= (1 << 17))
+    gemm_deep(ctx, m, n, k, a, b, c, ldc, accumulate);
+  else
+    gemm_by_rows<T>(ctx, m, n, k, a, b, MatrixC<T>{c, ldc}, nullptr, accumulate);
+}
+
 // ---- entry points -------------------------------------------------------------------------------
 
 /// c = op(a) op(b) (+ c): op(a) [m,k], op(b) [k,n], c [m,n], rows lda, ldb, ldc elements apart.
@@ -326,10 +336,7 @@ void gemm(Context& ctx, Transpose ta, Transpose tb, std::int64_t m, std::int64_t
           bool accumulate) {
   if (m == 0 || n == 0) return;
   with_sources(ta, tb, a, lda, b, ldb, [&](const auto& source_a, const auto& source_b) {
-    if (k >= 4096 && k >= 16 * std::max(m, n) && m * n <= (1 << 17))
-      gemm_deep(ctx, m, n, k, source_a, source_b, c, ldc, accumulate);
-    else
-      gemm_by_rows<T>(ctx, m, n, k, source_a, source_b, MatrixC<T>{c, ldc}, nullptr, accumulate);
+    gemm_of(ctx, m, n, k, source_a, source_b, c, ldc, accumulate);
   });
 }
 

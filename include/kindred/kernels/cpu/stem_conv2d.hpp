@@ -131,26 +131,33 @@ void stem_forward_row(const Conv2dExtents& e, const T* rows, std::int64_t row_le
 /// Rows of outputs in one chunk of work.
 inline constexpr std::int64_t stem_rows_per_chunk = 8;
 
-/// y = activation(scale conv(x, w) + shift), for has_stem_forward(e).
-template <class T>
+/// y = activation(scale conv(x, w) + shift), for has_stem_forward(e). Y is T or BFloat16.
+template <class T, class Y>
 void stem_conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, const T* w,
-                         const AffineEpilogue<T>& epilogue, T* y) {
+                         const AffineEpilogue<T>& epilogue, Y* y) {
+  constexpr bool rounds = !std::is_same_v<Y, T>;
   const StemRows<T> source{e};
   const std::int64_t depth = e.kernel_h * stem_run(e), n = e.out_channels;
   auto packed = ctx.make<T>({depth * round_up(n, GemmTile<T>::columns)}, "packed weights");
   auto rows_of = ctx.make<T>({ctx.threads() * source.size()}, "rows of images");
   ctx.parallel_for(1, [&](std::int64_t) { pack_rows_of_b(w, n, depth, n, packed.data); });
-  const std::int64_t rows = e.batch * e.out_height;
+  const std::int64_t rows = e.batch * e.out_height, row_size = e.out_width * n;
+  auto unrounded = ctx.make<T>({rounds ? ctx.threads() * row_size : 0}, "rows of outputs");
   ctx.parallel_for(divide_up(rows, stem_rows_per_chunk), [&](std::int64_t chunk, int thread) {
     T* padded = rows_of.data + thread * source.size();
     const std::int64_t begin = chunk * stem_rows_per_chunk;
     for (std::int64_t r = begin; r < std::min(rows, begin + stem_rows_per_chunk); ++r) {
-      T* out = y + r * e.out_width * n;
+      T* out;
+      if constexpr (rounds)
+        out = unrounded.data + thread * row_size;
+      else
+        out = y + r * row_size;
       source.load(x, r / e.out_height, r % e.out_height, padded);
       if (stem_step(e) == 3)
         stem_forward_row<T, 3>(e, padded, source.length(), packed.data, epilogue, out);
       else
         stem_forward_row<T, 6>(e, padded, source.length(), packed.data, epilogue, out);
+      if constexpr (rounds) convert<T>(out, row_size, y + r * row_size);
     }
   });
 }

@@ -4,15 +4,18 @@
 #include <cstdint>
 #include <type_traits>
 
-#include <kindred/kernels/cpu/simd.hpp>
+#include <kindred/kernels/cpu/bfloat16.hpp>
 
 namespace kindred::cpu {
 
-/// V is Vector<T> or T: the body of a vector_loop is written once for both.
+/// V is Vector<T> or T: the body of a vector_loop is written once for both. Memory may hold BF16
+/// where V is of float.
 template <class V, class T>
 inline V load_lanes(const T* p) {
   if constexpr (std::is_same_v<V, T>)
     return *p;
+  else if constexpr (std::is_same_v<T, BFloat16>)
+    return load_bfloat16<V>(p);
   else
     return V::load_unaligned(p);
 }
@@ -20,6 +23,8 @@ template <class V, class T>
 inline void store_lanes(T* p, const V& v) {
   if constexpr (std::is_same_v<V, T>)
     *p = v;
+  else if constexpr (std::is_same_v<T, BFloat16>)
+    store_bfloat16(p, v);
   else
     v.store_unaligned(p);
 }
@@ -39,6 +44,15 @@ inline void vector_loop(std::int64_t n, Body&& body) {
   std::int64_t i = 0;
   for (; i + vector_size<T> <= n; i += vector_size<T>) body(std::type_identity<Vector<T>>{}, i);
   for (; i < n; ++i) body(std::type_identity<T>{}, i);
+}
+
+/// to[i] = from[i], exactly or rounded to BF16: X and Y are T or BFloat16.
+template <class T, class X, class Y>
+inline void convert(const X* from, std::int64_t n, Y* to) {
+  vector_loop<T>(n, [=](auto lane, std::int64_t i) {
+    using V = typename decltype(lane)::type;
+    store_lanes(to + i, load_lanes<V>(from + i));
+  });
 }
 
 /// Elements of one chunk of an elementwise kernel: large enough to pay for the scheduling.
