@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include <kindred/core/context.hpp>
 #include <kindred/kernels/cpu/vector_loop.hpp>
@@ -19,23 +20,41 @@ V raised_to(const V& x, T eps) {
     return xsimd::select(x <= V(eps), V(eps), x);
 }
 
+/// log(x). Without optimisation xsimd 8's does not compile for AVX-512: the intrinsics beneath it
+/// are macros then, which refuse its types.
+template <class V, class T>
+V log_of(const V& x) {
+  if constexpr (std::is_same_v<V, T>) {
+    return std::log(x);
+  } else {
+#ifdef __OPTIMIZE__
+    return xsimd::log(x);
+#else
+    alignas(64) T lanes[V::size];
+    x.store_aligned(lanes);
+    for (T& lane : lanes) lane = std::log(lane);
+    return V::load_aligned(lanes);
+#endif
+  }
+}
+
 template <class T>
 void generalized_mean_pool_forward(Context& ctx, std::int64_t batch, std::int64_t pixels,
                                    std::int64_t channels, const T* x, const T* p, T eps, T* y) {
   ctx.parallel_for(batch, [=](std::int64_t b) {
     vector_loop<T>(channels, [=](auto lane, std::int64_t c) {
       using V = typename decltype(lane)::type;
-      using std::exp, std::log, std::max, xsimd::exp, xsimd::log, xsimd::max;
+      using std::exp, std::max, xsimd::exp, xsimd::max;
       const T* in = x + b * pixels * channels + c;
       V largest(eps), sum(T(0));
       for (std::int64_t i = 0; i < pixels; ++i)
         largest = max(largest, raised_to(load_lanes<V>(in + i * channels), eps));
       for (std::int64_t i = 0; i < pixels; ++i) {
         const V ratio = raised_to(load_lanes<V>(in + i * channels), eps) / largest;
-        sum += exp(V(V(*p) * log(ratio)));
+        sum += exp(V(V(*p) * log_of<V, T>(ratio)));
       }
       const V mean = sum / V(static_cast<T>(pixels));
-      store_lanes(y + b * channels + c, V(largest * exp(V(log(mean) / V(*p)))));
+      store_lanes(y + b * channels + c, V(largest * exp(V(log_of<V, T>(mean) / V(*p)))));
     });
   });
 }
@@ -47,13 +66,13 @@ double generalized_mean_pool_backward(std::int64_t pixels, std::int64_t channels
   double by_power = 0;
   vector_loop<T>(channels, [&](auto lane, std::int64_t c) {
     using V = typename decltype(lane)::type;
-    using std::exp, std::log, xsimd::exp, xsimd::log;
+    using std::exp, xsimd::exp;
     const V mean = load_lanes<V>(y + c), count(static_cast<T>(pixels));
     const V upstream = load_lanes<V>(dy + c), share = upstream / count;
     V entropy(T(0));  // sum of r^p ln r
     for (std::int64_t i = 0; i < pixels; ++i) {
       const V v = load_lanes<V>(x + i * channels + c), ratio = raised_to(v, eps) / mean;
-      const V log_ratio = log(ratio), power = exp(V(V(p) * log_ratio));
+      const V log_ratio = log_of<V, T>(ratio), power = exp(V(V(p) * log_ratio));
       entropy += power * log_ratio;
       const V gradient = share * power / ratio;
       if constexpr (std::is_same_v<V, T>)
