@@ -262,6 +262,7 @@ TEST_CASE("components: samplers and metrics of the list") {
       {"Precisionk", {"precision1", "precision5"}},
       {"mAP", {"map", "r_precision", "map_at_r"}},
       {"mINP", {"minp"}},
+      {"TopkAcc", {"top1", "top5"}},
       {"Clustering", {"nmi", "ami"}},
       {"Verification",
        {"tar_at_far_0.001", "equal_error_rate", "auc", "genuine_pairs", "impostor_pairs"}},
@@ -287,6 +288,12 @@ TEST_CASE("components: samplers and metrics of the list") {
     auto evaluation = e.evaluation();
     auto all = e.metrics(evaluation(MeanColours{}));
     all.insert(all.end(), evaluation.further().begin(), evaluation.further().end());
+    std::vector<float> logits;
+    const auto top = evaluation.classify([&](View<const float> x) {
+      logits.assign(static_cast<std::size_t>(6 * x.dim(0)), 0.f);
+      return View<const float>{logits.data(), {x.dim(0), 6}};
+    });
+    all.insert(all.end(), top.begin(), top.end());
     for (const std::string& number : numbers) {
       INFO(number);
       CHECK(std::any_of(all.begin(), all.end(), [&](const auto& m) { return m.name == number; }));
