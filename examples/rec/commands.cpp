@@ -31,8 +31,11 @@ void evaluate(const Options& options) {
   auto session = model.session();
   const auto result = evaluation(features_of(session), print_progress);
   std::cout << result << '\n';
-  for (const auto& metric : evaluation.further())
-    fmt::print("{} {:.5g}\n", metric.name, metric.value);
+  const auto print = [](const std::vector<kindred::train::Metric>& metrics) {
+    for (const auto& metric : metrics) fmt::print("{} {:.5g}\n", metric.name, metric.value);
+  };
+  print(evaluation.further());
+  print(evaluation.classify([&](kindred::View<const float> x) { return session.logits(x); }));
   if (evaluation.class_report()) {
     const auto file = experiment.output() / "class_report.tsv";
     kindred::io::AtomicFile table(file);

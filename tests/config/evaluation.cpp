@@ -120,6 +120,32 @@ TEST_CASE("YAML metrics: the report of classes, its means and its table") {
   CHECK_FALSE(measure(small, {}).report);
 }
 
+TEST_CASE("YAML metrics: top-k accuracy of logits, over all batches") {
+  SmallExperiment small;
+  const auto e = small({"Metric.Eval=[{TopkAcc: {topk: [1, 2]}}, {Recallk: {}}]",
+                        "DataLoader.Eval.sampler.batch_size=5"});
+  auto evaluation = e.evaluation();
+  // The right class leads in the first images of a class, stands second in the others.
+  std::size_t image = 0;
+  std::vector<float> logits;
+  const auto got = evaluation.classify([&](View<const float> x) {
+    logits.assign(static_cast<std::size_t>(4 * x.dim(0)), 0.f);
+    for (std::int64_t i = 0; i < x.dim(0); ++i, ++image) {
+      float* row = logits.data() + 4 * i;
+      row[image / 4] = 1;
+      if (image % 4 == 3) row[(image / 4 + 1) % 4] = 2;
+    }
+    return View<const float>{logits.data(), {x.dim(0), 4}};
+  });
+  REQUIRE(image == 16);
+  REQUIRE(got.size() == 2);
+  CHECK(got[0].name == "top1");
+  CHECK(got[0].value == Approx(0.75));
+  CHECK(got[1].value == Approx(1));
+  CHECK(small().evaluation().classify(MeanColours{}).empty());
+  CHECK_THROWS_AS(evaluation.classify(MeanColours{}), DataError);  // three classes, label 3
+}
+
 TEST_CASE("YAML: query expansion, of one set and of a gallery of its own") {
   SmallExperiment small;
   const Measured plain = measure(small, {});

@@ -33,7 +33,7 @@ const std::vector<std::int64_t> labels{0, 0, 1, 1, 2, 2};  // as grouped batches
 
 TEST_CASE("YAML models: every loss trains one step") {
   const auto images = random_values<float>(6 * 32 * 32 * 3, 1);
-  REQUIRE(config::detail::loss_registry<Cpu>().size() >= 33);
+  REQUIRE(config::detail::loss_registry<Cpu>().size() >= 34);
   for (const auto& [name, add] : config::detail::loss_registry<Cpu>()) {
     INFO(name);
     std::string settings = "weight: 0.5";
@@ -43,6 +43,7 @@ TEST_CASE("YAML models: every loss trains one step") {
     if (name == "ContrastiveLoss_XBM")
       settings += ", xbm_size: 16, xbm_weight: 1, start_iter: 0, margin: 0.3, embedding_size: 16";
     if (name == "CenterLoss") settings += ", num_classes: 3, feat_dim: 16";
+    if (name == "MagRegularizer") settings += ", l_a: 0.01, u_a: 100";
     config::Model model =
         model_with(text("\n    - CELoss: {weight: 1.0}\n    - ", name, ": {", settings, "}"));
     auto session = model.train_session({.threads = 1});

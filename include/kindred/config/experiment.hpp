@@ -123,6 +123,26 @@ class BasicExperiment {
       further_ = further_metrics(metrics_, query_features_, gallery, class_report_);
       return result;
     }
+    /// TopkAcc of the queries for any function from images [B,H,W,3] to logits [B,C]; nothing where
+    /// Metric.Eval does not ask for it. Throws DataError for a label that is no class.
+    template <class F>
+    std::vector<train::Metric> classify(F&& logits) {
+      const auto& ranks = metrics_.top_k_accuracy;
+      if (ranks.empty()) return {};
+      std::vector<double> right(ranks.size(), 0);
+      double rows = 0;
+      data::Batch batch;
+      for (query_->start(0); query_->next(batch);) {
+        const auto size = static_cast<double>(batch.size());
+        const auto one = eval::topk_accuracy(logits(batch.images), batch.labels, ranks);
+        for (std::size_t i = 0; i < ranks.size(); ++i) right[i] += size * one.accuracy[i];
+        rows += size;
+      }
+      std::vector<train::Metric> out;
+      for (std::size_t i = 0; i < ranks.size(); ++i)
+        out.push_back({text("top", ranks[i]), right[i] / rows});
+      return out;
+    }
     /// Of the last evaluation: what Metric.Eval asks for beyond retrieval, and its ClassReport.
     const std::vector<train::Metric>& further() const { return further_; }
     const std::optional<eval::ClassReport>& class_report() const { return class_report_; }
@@ -186,6 +206,9 @@ class BasicExperiment {
         auto session = m.session();
         auto all = metrics((*evaluation)([&](const auto& x) { return session.features(x); }));
         all.insert(all.end(), evaluation->further().begin(), evaluation->further().end());
+        for (auto& top :
+             evaluation->classify([&](View<const float> x) { return session.logits(x); }))
+          all.push_back(std::move(top));
         return all;
       };
     }

@@ -25,6 +25,7 @@
 #include <kindred/loss/intra_pair_variance_loss.hpp>
 #include <kindred/loss/lcdsh_loss.hpp>
 #include <kindred/loss/lifted_structure_loss.hpp>
+#include <kindred/loss/mag_regularizer.hpp>
 #include <kindred/loss/msm_loss.hpp>
 #include <kindred/loss/npairs_loss.hpp>
 #include <kindred/loss/proxy_anchor_loss.hpp>
@@ -111,6 +112,8 @@ class FeatureLosses {
                           field("variance_mu", &loss::VICRegLoss::Config::variance_mu),
                           field("covariance_v", &loss::VICRegLoss::Config::covariance_v),
                           field("eps", &loss::VICRegLoss::Config::eps));
+    add<loss::MagRegularizer>(table, {}, {}, field("l_a", &loss::MagRegularizer::Config::l_a),
+                              field("u_a", &loss::MagRegularizer::Config::u_a));
     add<loss::ProxyAnchorLoss>(
         table, {}, {}, field("num_classes", &loss::ProxyAnchorLoss::Config::num_classes),
         field("embedding_size", &loss::ProxyAnchorLoss::Config::embedding_size),

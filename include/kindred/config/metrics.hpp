@@ -15,6 +15,7 @@
 #include <kindred/data/features.hpp>
 #include <kindred/eval/binary_codes.hpp>
 #include <kindred/eval/class_report.hpp>
+#include <kindred/eval/classification.hpp>
 #include <kindred/eval/clustering.hpp>
 #include <kindred/eval/hamming.hpp>
 #include <kindred/eval/re_ranking.hpp>
@@ -29,6 +30,8 @@ namespace kindred::config {
 ///   0.3), query_expansion: {k, alpha}: the queries are expanded from the gallery before they are
 ///   compared.
 ///   Metric.Eval: - Recallk: {topk}, - Precisionk: {topk}, - mAP, - mINP; and of the queries alone
+///     - TopkAcc: {topk}                  of the logits, where the queries' labels are classes of
+///                                        the head
 ///     - Clustering: {max_iterations}     NMI and AMI over k-means, as many clusters as classes
 ///     - Verification: {far, images}      TAR at those FAR, equal error rate, AUC over all pairs of
 ///                                        at most so many images, evenly chosen from the list
@@ -58,7 +61,7 @@ struct Metrics {
     std::int64_t radius = 2;
   };
 
-  std::vector<std::int64_t> recall_at{1, 2, 4, 8}, precision_at{};
+  std::vector<std::int64_t> recall_at{1, 2, 4, 8}, precision_at{}, top_k_accuracy{};
   bool normalize = true;
   std::optional<eval::Binarize> binarize{};
   bool re_ranking = false;
@@ -117,6 +120,8 @@ inline void read_metric(const std::string& name, const Section& s, Metrics& m) {
     m.recall_at = s.get<std::vector<std::int64_t>>("topk", {1, 5});
   } else if (name == "Precisionk") {
     m.precision_at = s.get<std::vector<std::int64_t>>("topk", {1, 5});
+  } else if (name == "TopkAcc") {
+    m.top_k_accuracy = s.get<std::vector<std::int64_t>>("topk", {1, 5});
   } else if (name == "Clustering") {
     m.clustering = Metrics::Clustering{at_least("max_iterations", 100, 1)};
   } else if (name == "Verification") {
@@ -134,7 +139,7 @@ inline void read_metric(const std::string& name, const Section& s, Metrics& m) {
     m.hamming = {s.get("topk", defaults.topk), at_least("radius", defaults.radius, 0)};
   } else if (name != "mAP" && name != "mINP") {
     s.unknown_name(name, {"ClassReport", "Clustering", "Hamming", "PairVerification", "Precisionk",
-                          "Recallk", "Verification", "mAP", "mINP"});
+                          "Recallk", "TopkAcc", "Verification", "mAP", "mINP"});
   }
 }
 
