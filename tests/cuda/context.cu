@@ -111,6 +111,17 @@ KINDRED_PARITY(prefetch) {
   });
   for (std::int64_t i = 0; i < arrays; ++i)
     side.record(text("array ", i), View<T>{sums.data + i * n, {n - i % 2}});
+  // What has changed since is not taken from the copy, if it is forgotten.
+  side.ctx.prefetch(array(0));
+  side.ctx.synchronize();
+  pinned[0] = 77;
+  side.ctx.forget_prefetched();
+  side.run([&] {
+    Tensor<T> uploaded;
+    const View<const T> x = side.ctx.upload(array(0), uploaded);
+    kernels::add(side.ctx, x, x, View<T>{sums.data, {n}});
+  });
+  side.record("changed", View<T>{sums.data, {n}});
 }
 
 // A graph takes the arguments of the latest call, and another sequence of kernels.

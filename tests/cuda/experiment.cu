@@ -129,6 +129,12 @@ KINDRED_PARITY(train_and_evaluate) {
     side.record("features of the checkpoint", evaluation.query_features().features(), tolerance);
     // The ranking itself hangs on near ties after so few steps; features are what is compared.
     side.check(retrieval.per_query.size() == 16, "every image is a query");
+
+    // A function that takes numbers alone gets them from a loader of pixels, too.
+    evaluation([](View<const float> x) -> View<const float> {
+      return {x.data, {x.dim(0), x.size() / x.dim(0)}};
+    });
+    side.record("numbers", all(evaluation.query_features().values), 1e-6);
   }
 }
 

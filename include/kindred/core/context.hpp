@@ -83,6 +83,7 @@ class Context {
   /// Begins to bring `host` where the next upload() of it puts it.
   template <class T>
   void prefetch(View<const T> /*host*/) {}
+  void forget_prefetched() {}
   /// `result` where the host can read it.
   template <class T>
   View<const T> download(View<const T> result, std::vector<T>& /*memory*/) {

@@ -219,6 +219,10 @@ class Context {
     if (ahead_ == nullptr) ahead_ = std::make_unique<Ahead>();
     ahead_->fetch(host.data, bytes_of(host));
   }
+  /// The next upload() copies whatever it is given: for who changes what was to be fetched.
+  void forget_prefetched() {
+    if (ahead_ != nullptr) ahead_->source = nullptr;
+  }
   /// A copy of `result` in `memory`; waits for it.
   template <class T>
   View<const T> download(View<const T> result, std::vector<T>& memory) {

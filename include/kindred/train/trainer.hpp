@@ -212,6 +212,7 @@ class Trainer {
   void run_epoch(Loader& loader, const FitOptions<Model>& options, std::int64_t batches,
                  train::Journal& journal) {
     loader.start(static_cast<std::uint64_t>(at_.epoch), static_cast<std::size_t>(at_.batch));
+    session_.context().forget_prefetched();  // of an epoch that an exception has ended
     clock_.reader_cost = 0;
     typename Loader::Batch batch;
     const lr::Progress length{0, batches / options.update_freq, options.epochs, at_.scores};
