@@ -134,6 +134,12 @@ class TrainSession {
     loss::TeacherOutput<Scalar> teacher;
   };
 
+  /// The step while a pass is planned.
+  struct NoRowStep final : RowStep {
+    void operator()(Context&, std::int64_t, std::int64_t, const Scalar*,
+                    const Scalar*) const override {}
+  };
+
   static Key key(const Shape& images) { return {images[0], images[1], images[2]}; }
 
   bool finite(std::size_t which) const {
@@ -165,9 +171,9 @@ class TrainSession {
     // Addresses that nobody reads: heads tell training from evaluation by the presence of labels.
     loss::TeacherOutput<Scalar> teacher;
     if (teacher_ != nullptr) teacher = teacher_->planned(shape[0]);
+    const NoRowStep no_rows;
     upload({nullptr, shape}, {reinterpret_cast<const std::int64_t*>(Arena::alignment), {shape[0]}},
-           teacher,
-           [&](const Batch& b) { pass(b, 0, reinterpret_cast<const RowStep*>(Arena::alignment)); });
+           teacher, [&](const Batch& b) { pass(b, 0, &no_rows); });
     return state_->plans.emplace(key(shape), arena.end_recording()).first->second;
   }
 
