@@ -5,17 +5,24 @@
 //   with
 //                      its cosines kept (three products) or computed again (four): "% of limit" is
 //                      that many products over the step, medians of the rounds
+//   MarginUpdate/B     the step and momentum on the centres: with update_in_tile, and in turns with
+//                      it the gradient set to 0, made, checked and applied in passes of their own
 #include <benchmark/benchmark.h>
 
 #include <chrono>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include <kindred/core/random.hpp>
+#include <kindred/kernels/cpu/elementwise.hpp>
 #include <kindred/kernels/cpu/gemm.hpp>
 #include <kindred/kernels/cpu/margin_softmax.hpp>
+#include <kindred/kernels/cpu/optimizer.hpp>
+#include <kindred/kernels/elementwise.hpp>
 #include <kindred/kernels/gemm.hpp>
 #include <kindred/kernels/margin_softmax.hpp>
+#include <kindred/optim/optimizer.hpp>
 
 #include "support.hpp"
 
@@ -137,6 +144,46 @@ void margin_limit(benchmark::State& state) {
   state.SetLabel(step.label());
 }
 
+/// The time of an iteration is that of the step with its update in the tiles.
+void margin_update(benchmark::State& state) {
+  using Array = std::vector<float>;
+  cpu::Context ctx;
+  Head& h = head();
+  Step step{state.range(0), kernels::margin_softmax_store_limit};
+  Array velocity(h.w.size(), 0.f);
+  std::vector<Array> moments(1, std::move(velocity));
+  const optim::Momentum momentum{.weight_decay = 5e-4};
+  const optim::Range range{.end = classes * dim, .decay = 5e-4};
+  const optim::Update<float> update{h.w, h.dw, moments, 1e-3, 1};
+  float finite = 0;
+  Planned after(ctx, [&] {
+    const View<float> dw{h.dw.data(), {classes * dim}};
+    kernels::fill(ctx, 0.f, dw);
+    step(ctx);
+    kernels::all_finite(ctx, View<const float>(dw), View<float>{&finite, {1}});
+    if (!ctx.planning()) momentum.update(ctx, std::span(&range, 1), update);
+  });
+  const optim::RowStep<cpu::Context, float, Array, optim::Momentum> rows(momentum, range, update);
+  Planned in_tile(ctx, [&] {
+    kernels::margin_softmax_update(
+        ctx, step.policy, View<const float>{step.x.data(), {step.batch, dim}},
+        View<const float>{h.w.data(), {classes, dim}}, step.labels.data(), 0.f, 1.f,
+        View<float>{step.loss.data(), {1}}, View<float>{step.dx.data(), {step.batch, dim}}, rows,
+        View<float>{&finite, {1}}, step.store_limit);
+  });
+  std::vector<double> of_after, of_tile;
+  for (auto _ : state) {
+    of_after.push_back(after.seconds());
+    of_tile.push_back(in_tile.seconds());
+    state.SetIterationTime(of_tile.back());
+  }
+  state.counters["after the pass, ms"] = 1e3 * benchmarks::median(of_after);
+  state.counters["times faster"] = benchmarks::median(of_after) / benchmarks::median(of_tile);
+  state.counters["MiB planned"] = in_tile.mebibytes();
+  state.counters["MiB planned, after"] = after.mebibytes() + 4.0 * classes * dim / (1 << 20);
+  state.SetLabel(step.label());
+}
+
 BENCHMARK(margin_step)
     ->Name("MarginStep")
     ->Args({64, dim, classes})
@@ -149,6 +196,13 @@ BENCHMARK(margin_limit)
     ->Args({64, 1})
     ->Args({64, 0})
     ->Args({512, 0})
+    ->Unit(benchmark::kMillisecond)
+    ->UseManualTime()
+    ->Iterations(5);
+BENCHMARK(margin_update)
+    ->Name("MarginUpdate")
+    ->Arg(64)
+    ->Arg(512)
     ->Unit(benchmark::kMillisecond)
     ->UseManualTime()
     ->Iterations(5);

@@ -26,10 +26,14 @@ using Model = RecModel<backbone::PPLCNet, neck::FC, head::ArcMargin,
 constexpr std::int64_t size = 32, classes = 11;
 
 template <class T>
-Model<T> make_model() {
+Model<T> make_model(bool in_tile = false) {
   return Model<T>({.backbone = {.scale = 0.25, .class_expand = 64},
                    .neck = {.embedding_size = 64, .class_num = 24},
-                   .head = {.embedding_size = 24, .class_num = classes, .margin = 0.2, .scale = 10},
+                   .head = {.embedding_size = 24,
+                            .class_num = classes,
+                            .margin = 0.2,
+                            .scale = 10,
+                            .update_in_tile = in_tile},
                    .loss = {{.weight = 1}, {.weight = 0.5}}},
                   Seed{3});
 }
@@ -108,28 +112,33 @@ KINDRED_PARITY(bad_batches) {
 /// Trains with momentum; `graph` launches whole steps, whose losses are read at the end alone.
 template <class T>
 std::vector<T> train(test::Side& side, const std::string& name, int steps, bool graph,
-                     double tolerance) {
-  auto model = make_model<T>();
+                     double tolerance, bool in_tile = false) {
+  auto model = make_model<T>(in_tile);
   auto session = model.train_session();
   const optim::Momentum optimizer{.momentum = 0.9, .weight_decay = 1e-4};
   const auto ranges = optim::ranges(model.parameters(), optimizer.weight_decay, {});
   using Array = typename Model<T>::Array;
   std::vector<Array> moments(1, Array(model.trainable().size()));
+  const ParameterInfo& centres = *model.parameters().find("head.weight");
+  using Context = typename Model<T>::Context;
   for (int i = 0; i < steps; ++i) {
     const auto batch = make_batch<T>(6, static_cast<std::uint64_t>(i % 3));
     const auto step = static_cast<std::uint64_t>(i);
-    const auto update = [&](typename Model<T>::Context& ctx) {
-      optimizer.update(ctx, std::span<const optim::Range>(ranges),
-                       optim::Update<T, Array>{model.trainable(), session.gradients(), moments,
-                                               0.002 / (1 + i), i + 1});
+    const optim::Update<T, Array> u{model.trainable(), session.gradients(), moments,
+                                    0.002 / (1 + i), i + 1};
+    const optim::RowStep<Context, T, Array, optim::Momentum> rows(
+        optimizer, optim::range_of(centres, optimizer.weight_decay, {}), u);
+    const auto update = [&](Context& ctx) {
+      optimizer.update(ctx, std::span<const optim::Range>(ranges), u);
     };
     if (graph) {
-      session.step(batch.images(), batch.labels, step, update);
+      session.step(batch.images(), batch.labels, step, update, &rows);
       continue;
     }
     session.zero_gradients();
     record(side, text(name, " step ", i),
-           session.forward_backward(batch.images(), batch.labels, step), tolerance);
+           session.forward_backward(batch.images(), batch.labels, step, &rows), tolerance);
+    side.check(session.rows_updated(), "rows are updated");
     update(session.context());
   }
   record(side, name + " at the end", session.losses(), tolerance);
@@ -206,6 +215,8 @@ KINDRED_PARITY(graph) {
   const auto one_by_one = train<T>(side, "one by one", 3, false, tolerance);
   const auto as_graph = train<T>(side, "graph", 3, true, tolerance);
   side.check(one_by_one == as_graph, "the bits of a step do not depend on how it is launched");
+  const auto in_tiles = train<T>(side, "in tiles", 3, true, tolerance, true);
+  side.check(one_by_one == in_tiles, "nor on where the centres are updated");
 }
 
 #ifdef KINDRED_CPU_SIDE

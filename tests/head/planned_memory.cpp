@@ -76,6 +76,46 @@ TEST_CASE("No margin head builds the logits of a million classes for cross-entro
   check_fused<head::DynamicMargin>(counted);
 }
 
+namespace {
+
+struct NoStep final : RowUpdate<cpu::Context, float> {
+  void operator()(cpu::Context&, std::int64_t, std::int64_t, const float*,
+                  const float*) const override {}
+};
+
+/// How much more is planned with update_in_tile, where no gradient of the centres is stored.
+template <class Head>
+std::size_t planned_for_updates(std::int64_t sub_centers) {
+  typename Head::Config config;
+  config.embedding_size = dim;
+  config.class_num = classes;
+  float value = 0;
+  std::vector<float> dx(batch * dim);
+  std::size_t bytes[2];
+  for (const bool in_tile : {false, true}) {
+    config.update_in_tile = in_tile;
+    ParameterTable table;
+    const Head head(config, Scope(table, "head"));
+    CHECK(table.trainable_size() == classes * sub_centers * dim);
+    CHECK(table.gradient_size() == (in_tile ? 0 : table.trainable_size()));
+    const Plan plan = plan_of<Head>(config, [&](const Head& h, auto run, auto x, auto y) {
+      const NoStep step;
+      run.row_update = &step;
+      run.row_update_taken = &value;
+      h.margin_cross_entropy(run, x, y, 0, 1, View<float>{&value, {1}}, view(dx, {batch, dim}));
+    });
+    bytes[in_tile] = plan.bytes();
+  }
+  return bytes[1] - bytes[0];
+}
+
+}  // namespace
+
+TEST_CASE("With update_in_tile the gradient of a million centres is that of one tile per thread") {
+  CHECK(planned_for_updates<head::ArcMargin>(1) < std::size_t{1} << 20);           // for 512 MB
+  CHECK(planned_for_updates<head::SubCenterArcMargin>(3) < std::size_t{1} << 20);  // for 1.5 GB
+}
+
 TEST_CASE("A head that is asked for the logits of a million classes plans them") {
   head::NormFace::Config config;
   config.embedding_size = dim;

@@ -159,6 +159,12 @@ class TrainSession {
     loss::TeacherOutput<Scalar> teacher;
   };
 
+  /// The step while a pass is planned.
+  struct NoRowStep final : RowStep {
+    void operator()(Context&, std::int64_t, std::int64_t, const Scalar*,
+                    const Scalar*) const override {}
+  };
+
   static Key key(const Images& images) {
     const Shape& shape = images.shape();
     return {shape[0], shape[1], shape[2], images.has_pixels()};
@@ -194,9 +200,10 @@ class TrainSession {
     // Addresses that nobody reads: heads tell training from evaluation by the presence of labels.
     const std::int64_t batch = images.shape()[0];
     loss::TeacherOutput<Scalar> teacher;
+    const NoRowStep no_rows;
     if (teacher_ != nullptr) teacher = teacher_->planned(batch);
     upload(images, {reinterpret_cast<const std::int64_t*>(Arena::alignment), {batch}}, teacher,
-           [&](const Batch& b) { pass(b, 0, reinterpret_cast<const RowStep*>(Arena::alignment)); });
+           [&](const Batch& b) { pass(b, 0, &no_rows); });
     return state_->plans.emplace(key(images), arena.end_recording()).first->second;
   }
 
