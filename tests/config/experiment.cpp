@@ -1,5 +1,7 @@
 // Whole experiments from YAML: PaddleClas' published layout, data sections, and a short training.
 
+#include "rec/components.hpp"
+// After components.hpp, so that the components are compiled once for all tests:
 #include <kindred/config/experiment.hpp>
 
 #include <opencv2/imgcodecs.hpp>

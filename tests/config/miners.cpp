@@ -118,6 +118,16 @@ TEST_CASE("YAML: every miner before a loss has the bits of the composed one") {
                                         {"margin: 0.6", "type_of_triplets: semihard"});
 }
 
+TEST_CASE("YAML: MarginLoss learns its boundary behind a miner") {
+  const auto config =
+      read("MarginLoss", "learn_beta: true, beta: 0.9, miner: {name: BatchHardMiner}");
+  ParameterTable table;
+  const AnyLosses losses(config, Scope(table, "loss"));
+  REQUIRE(table.find("loss.0.beta") != nullptr);
+  CHECK(table.find("loss.0.beta")->loss == "MarginLoss");  // the scope of its optimizer
+  CHECK_NOTHROW(from_yaml("MarginLoss", "learn_beta: true, miner: {name: BatchHardMiner}"));
+}
+
 TEST_CASE("YAML: TripletMarginLoss sees the triplets that a miner chose, not their pairs alone") {
   using namespace miner;
   using loss::TripletMarginLoss;

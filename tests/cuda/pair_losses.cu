@@ -46,6 +46,8 @@ KINDRED_PARITY(more_pair_losses) {
                                              {.weight = 0.7, .neg_margin = 1.2, .pos_margin = 0.1});
   compare_loss<loss::AngularLoss, T>(side, {.weight = 0.7, .alpha = 35});
   compare_loss<loss::MarginLoss, T>(side, {.weight = 0.7, .margin = 0.31, .beta = 1.1});
+  compare_loss<loss::MarginLoss, T>(
+      side, {.weight = 0.7, .margin = 0.31, .beta = 1.1, .learn_beta = true});
   compare_loss<loss::TripletAngularMarginLoss, T>(
       side, {.weight = 0.7, .margin = 0.9, .add_absolute = true});
 }

@@ -2,6 +2,7 @@
 // A loss run outside of a model: its values, every gradient, and the check of one by the other.
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include <kindred/core/run.hpp>
@@ -85,7 +86,7 @@ class LossBench {
 /// Largest relative error of the gradients of weight * loss against central differences, in
 /// double, with the accumulate contract checked.
 template <class Loss>
-double gradient_error(const typename Loss::Config& config, LossCase<double> c) {
+double gradient_error(const typename Loss::Config& config, LossCase<double> c, double weight) {
   LossBench<Loss, double> bench(config);
   const double start = 0.25;
   bench(c, start);
@@ -95,8 +96,12 @@ double gradient_error(const typename Loss::Config& config, LossCase<double> c) {
   got.insert(got.end(), bench.dparameters.begin(), bench.dparameters.end());
   for (std::vector<double>* x : {&c.features, &c.logits, &bench.parameters})
     for (const double d : central_differences(*x, [&] { return bench(c); }))
-      wanted.push_back(start + config.weight * d);
+      wanted.push_back(start + weight * d);
   return difference(got, wanted);
+}
+template <class Loss>
+double gradient_error(const typename Loss::Config& config, LossCase<double> c) {
+  return gradient_error<Loss>(config, std::move(c), config.weight);
 }
 
 /// Random rows whose pairs are all different; labels in any order, one of them alone.

@@ -53,7 +53,8 @@ void for_each_mineable(To& to) {
       field("normalize_feature", &l::ContrastiveLoss::Config::normalize_feature),
       field("epsilon", &l::ContrastiveLoss::Config::epsilon));
   to.template add<l::MarginLoss>({}, field("margin", &l::MarginLoss::Config::margin),
-                                 field("beta", &l::MarginLoss::Config::beta));
+                                 field("beta", &l::MarginLoss::Config::beta),
+                                 field("learn_beta", &l::MarginLoss::Config::learn_beta));
   to.template add<l::MultiSimilarityLoss>({},
                                           field("alpha", &l::MultiSimilarityLoss::Config::alpha),
                                           field("beta", &l::MultiSimilarityLoss::Config::beta),

@@ -225,10 +225,11 @@ class CrossBatchMemory : public FeatureLoss<CrossBatchMemory<Loss>> {
     Pairs<T> pairs{memory,      labels.data, matrix.data,  coefficients.data,
                    losses.data, active.data, selected.data};
     pairs.own = own.data;
-    rows(loss_.row(pairs));
+    rows(detail::row_of(run, loss_, pairs));
     kernels::pair_rows(run.ctx, 1, batch,
                        detail::MeanOfRows<T>{batch, Loss::divisor, losses.data, active.data,
                                              T(config().weight), report.data, factor.data});
+    detail::add_own_gradient(run, loss_, pairs, batch, static_cast<const T*>(factor.data));
     rows(detail::ScaleRow<T>{memory, Loss::matrix, matrix.data, factor.data, coefficients.data,
                              floor});
     if (Loss::matrix != PairMatrix::similarity)

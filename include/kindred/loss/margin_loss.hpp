@@ -9,14 +9,17 @@ namespace kindred::loss {
 /// margin) + max(0, beta - d_in + margin)) / number of terms above 0, d the Euclidean distance of
 /// the features [B,D] divided by max(norm, 1e-12). Active are those terms; without any the loss is
 /// 0.
-/// Source: Wu et al., "Sampling Matters in Deep Embedding Learning", ICCV 2017, with a fixed
-/// boundary beta; pytorch-metric-learning MarginLoss (learn_beta False, triplets_per_anchor "all").
+/// With learn_beta the boundary is a parameter "beta" [1] that starts there; give it an optimizer
+/// of its own by the scope MarginLoss. Source: Wu et al., "Sampling Matters in Deep Embedding
+/// Learning", ICCV 2017; pytorch-metric-learning MarginLoss (triplets_per_anchor "all"), which also
+/// offers one beta for each class and a regulariser nu of beta.
 class MarginLoss : public PairLoss<MarginLoss> {
  public:
   struct Config {
     double weight = 1;
     double margin = 0.2;
     double beta = 1.2;
+    bool learn_beta = false;
     FeatureFrom feature_from = FeatureFrom::features;
   };
 
@@ -26,23 +29,65 @@ class MarginLoss : public PairLoss<MarginLoss> {
   static constexpr NormRule norm = NormRule::max_eps;
   static constexpr bool mineable = true;
 
-  explicit MarginLoss(const Config& config, const Scope&) : config_(config) {}
+  MarginLoss(const Config& config, const Scope& scope) : config_(config) {
+    if (config.learn_beta)
+      beta_ =
+          scope.declare("beta", Shape{1}, ParameterKind::norm, Initializer::constant(config.beta));
+  }
 
   const Config& config() const { return config_; }
   bool normalizes() const { return true; }
 
-  template <class T>
-  auto row(const Pairs<T>& pairs) const {
-    return Row<T>{pairs, T(config_.margin), T(config_.beta)};
+  template <class Context, class T>
+  auto row(const Run<Context, T>& run, const Pairs<T>& pairs) const {
+    const T* learned = config_.learn_beta ? run.parameter(beta_).data : nullptr;
+    return Row<T>{pairs, T(config_.margin), T(config_.beta), learned};
   }
+
+  /// d loss / d beta: beta enters every term as -d_ij does, so it is less the sum of all
+  /// coefficients.
+  template <class Context, class T>
+  void own_gradient(const Run<Context, T>& run, const Pairs<T>& pairs, std::int64_t rows,
+                    const T* factor) const {
+    if (!config_.learn_beta) return;
+    auto slopes = run.make({rows}, "MarginLoss.slopes");
+    kernels::pair_rows(run.ctx, rows, pairs.batch, SlopeRow<T>{pairs, slopes.data});
+    kernels::pair_rows(run.ctx, 1, rows,
+                       BetaGradient<T>{rows, slopes.data, factor, run.gradient(beta_).data});
+  }
+
+  template <class T>
+  struct SlopeRow {
+    Pairs<T> pairs;
+    T* slopes;
+    template <class Group>
+    KINDRED_HD void operator()(const Group& group, std::int64_t i) const {
+      const T* c = pairs.coefficient_row(i);
+      const T sum = group.sum(pairs.batch, [&](std::int64_t j) { return c[j]; });
+      group.once([&] { slopes[i] = -sum; });
+    }
+  };
+  template <class T>
+  struct BetaGradient {
+    std::int64_t rows;
+    const T *slopes, *factor;
+    T* gradient;
+    template <class Group>
+    KINDRED_HD void operator()(const Group& group, std::int64_t) const {
+      const T sum = group.sum(rows, [&](std::int64_t i) { return slopes[i]; });
+      group.once([&] { *gradient += *factor * sum; });
+    }
+  };
 
   template <class T>
   struct Row {
     Pairs<T> pairs;
-    T margin, beta;
+    T margin, fixed;
+    const T* learned;  ///< nullptr: the boundary is fixed
     template <class Group>
     KINDRED_HD void operator()(const Group& group, std::int64_t i) const {
       const Pairs<T>& p = pairs;
+      const T beta = learned == nullptr ? fixed : *learned;
       const T* m = p.row(i);
       const auto positive = [&](std::int64_t j) { return p.positive(i, j); };
       const auto negative = [&](std::int64_t j) { return p.negative(i, j); };
@@ -69,6 +114,7 @@ class MarginLoss : public PairLoss<MarginLoss> {
 
  private:
   Config config_;
+  ParameterRef beta_{};
 };
 
 }  // namespace kindred::loss

@@ -47,8 +47,8 @@ class Mined : public FeatureLoss<Mined<Miner, Loss>> {
         run, loss_.normalizes(), Loss::norm, in.at(from), gradient.at(from),
         [&](View<const T> x, View<T> dx) {
           miner::mine(run, miner_, x, in.labels, [&](const miner::Mining<T>& mining) {
-            detail::on_pairs(run, Loss::matrix, Loss::divisor, config().weight, x, in.labels, dx,
-                             report, [&](const Pairs<T>& all) { fill(run, all, mining); });
+            detail::on_pairs(run, loss_, x, in.labels, dx, report,
+                             [&](const Pairs<T>& all) { fill(run, all, mining); });
           });
         });
   }
@@ -68,7 +68,7 @@ class Mined : public FeatureLoss<Mined<Miner, Loss>> {
     if constexpr (triplets && requires { loss_.row(pairs, miner_.triplet(mining)); })
       launch(loss_.row(pairs, miner_.triplet(mining)));
     else
-      launch(loss_.row(pairs));
+      launch(detail::row_of(run, loss_, pairs));
   }
 
   Miner miner_;

@@ -151,12 +151,31 @@ void on_normalized(const Run<Context, T>& run, bool normalize, NormRule rule, Vi
   kernels::scale_add(run.ctx, T(1), dunit, dx);
 }
 
+/// The row function of a loss; one with parameters of its own takes them from the run.
+template <class Context, class T, class Loss>
+auto row_of(const Run<Context, T>& run, const Loss& loss, const Pairs<T>& pairs) {
+  if constexpr (requires { loss.row(run, pairs); })
+    return loss.row(run, pairs);
+  else
+    return loss.row(pairs);
+}
+
+/// Adds the gradient of a loss's own parameters, if it has any: `pairs` has the coefficients, of
+/// the batch's rows in number, and `factor` what they will be multiplied by.
+template <class Context, class T, class Loss>
+void add_own_gradient(const Run<Context, T>& run, const Loss& loss, const Pairs<T>& pairs,
+                      std::int64_t rows, const T* factor) {
+  if constexpr (requires { loss.own_gradient(run, pairs, rows, factor); })
+    loss.own_gradient(run, pairs, rows, factor);
+}
+
 /// fill(Pairs) computes the row losses and coefficients; their mean goes to the report and its
-/// gradient is added to dx. Throws ShapeError for an empty batch.
-template <class Context, class T, class Fill>
+/// gradient is added to dx. after(Pairs, factor) may use the coefficients before they are scaled.
+/// Throws ShapeError for an empty batch.
+template <class Context, class T, class Fill, class After>
 void on_pairs(const Run<Context, T>& run, PairMatrix kind, Divisor divisor, double weight,
               View<const T> x, View<const std::int64_t> labels, View<T> dx, View<T> report,
-              Fill&& fill) {
+              Fill&& fill, After&& after) {
   const std::int64_t batch = x.dim(0);
   if (batch == 0) throw ShapeError("a pair loss was given an empty batch");
   check_shape("pair loss: labels", labels.shape, {batch});
@@ -172,16 +191,35 @@ void on_pairs(const Run<Context, T>& run, PairMatrix kind, Divisor divisor, doub
     kernels::squared_distances(run.ctx, x, matrix, floor);
   if (kind == PairMatrix::distance)
     kernels::pair_rows(run.ctx, batch, batch, SquareRootRow<T>{batch, matrix.data});
-  fill(Pairs<T>{batch, labels.data, matrix.data, coefficients.data, losses.data, active.data});
+  const Pairs<T> pairs{batch,       labels.data, matrix.data, coefficients.data,
+                       losses.data, active.data};
+  fill(pairs);
   kernels::pair_rows(
       run.ctx, 1, batch,
       MeanOfRows<T>{batch, divisor, losses.data, active.data, T(weight), report.data, factor.data});
+  after(pairs, static_cast<const T*>(factor.data));
   kernels::pair_rows(run.ctx, batch, batch,
                      ScaleRow<T>{batch, kind, matrix.data, factor.data, coefficients.data, floor});
   if (kind == PairMatrix::similarity)
     kernels::gram_matrix_backward(run.ctx, coefficients, x, dx);
   else
     kernels::pairwise_backward(run.ctx, coefficients, x, dx);
+}
+template <class Context, class T, class Fill>
+void on_pairs(const Run<Context, T>& run, PairMatrix kind, Divisor divisor, double weight,
+              View<const T> x, View<const std::int64_t> labels, View<T> dx, View<T> report,
+              Fill&& fill) {
+  on_pairs(run, kind, divisor, weight, x, labels, dx, report, fill,
+           [](const Pairs<T>&, const T*) {});
+}
+/// The same for a PairLoss, with the gradient of its own parameters.
+template <class Context, class T, class Loss, class Fill>
+void on_pairs(const Run<Context, T>& run, const Loss& loss, View<const T> x,
+              View<const std::int64_t> labels, View<T> dx, View<T> report, Fill&& fill) {
+  on_pairs(run, Loss::matrix, Loss::divisor, loss.config().weight, x, labels, dx, report, fill,
+           [&](const Pairs<T>& pairs, const T* factor) {
+             add_own_gradient(run, loss, pairs, x.dim(0), factor);
+           });
 }
 
 }  // namespace detail
@@ -233,6 +271,7 @@ class FeatureLoss {
 ///   and chosen alone, so that a miner can choose among them (loss/mined.hpp);
 ///   template <class T> auto row(const Pairs<T>&) const, the row function; or, if it takes several
 ///   passes, template <class Context, class T> void fill(const Run<Context, T>&, const Pairs<T>&).
+/// One with parameters has row(run, pairs) instead, and own_gradient: see MarginLoss.
 template <class Derived>
 class PairLoss : public FeatureLoss<Derived> {
  public:
@@ -243,15 +282,14 @@ class PairLoss : public FeatureLoss<Derived> {
     const FeatureFrom from = loss.config().feature_from;
     detail::on_normalized(run, loss.normalizes(), Derived::norm, in.at(from), gradient.at(from),
                           [&](View<const T> x, View<T> dx) {
-                            detail::on_pairs(run, Derived::matrix, Derived::divisor,
-                                             loss.config().weight, x, in.labels, dx, report,
-                                             [&](const Pairs<T>& pairs) {
-                                               if constexpr (requires { loss.row(pairs); })
-                                                 kernels::pair_rows(run.ctx, pairs.batch,
-                                                                    pairs.batch, loss.row(pairs));
-                                               else
-                                                 loss.fill(run, pairs);
-                                             });
+                            detail::on_pairs(
+                                run, loss, x, in.labels, dx, report, [&](const Pairs<T>& pairs) {
+                                  if constexpr (requires { loss.fill(run, pairs); })
+                                    loss.fill(run, pairs);
+                                  else
+                                    kernels::pair_rows(run.ctx, pairs.batch, pairs.batch,
+                                                       detail::row_of(run, loss, pairs));
+                                });
                           });
   }
 };
