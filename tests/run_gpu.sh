@@ -130,7 +130,7 @@ everything() {
     printf '********************************************************\n'
     return 77
   fi
-  part "tests" ctest --test-dir "$build" --output-on-failure -R '^cuda\.'
+  part "tests" ctest --test-dir "$build" --output-on-failure --parallel 4 -R '^cuda\.'
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck; do part "$tool" sanitize "$tool"; done
   else
