@@ -12,7 +12,8 @@
 #include <vector>
 
 #include <kindred/core/parameters.hpp>
-#include <kindred/core/run.hpp>
+#include <kindred/core/row_update.hpp>
+#include <kindred/core/shape.hpp>
 #include <kindred/kernels/optimizer.hpp>
 
 namespace kindred::optim {
