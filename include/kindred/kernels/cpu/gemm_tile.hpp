@@ -140,11 +140,12 @@ struct SliverToPack {
   }
 };
 
-/// c[H, V vectors] (+)= panel of A times sliver of B. The loops over H and V unroll completely, so
-/// that the sums live in registers.
+/// c[H, V vectors] (+)= panel of A times sliver of B, then finished by the epilogue of columns n,
+/// ... unless that is null. The loops over H and V unroll completely, so that the sums live in
+/// registers.
 template <class T, std::int64_t H, std::int64_t V, PanelLayout layout, class Sliver>
 void multiply_tile(std::int64_t depth, Panel<T> panel, Sliver b, T* c, std::int64_t ldc,
-                   bool accumulate) {
+                   bool accumulate, const RegisterEpilogue<T>* epilogue, std::int64_t n) {
   constexpr std::int64_t width = vector_size<T>;
   constexpr bool columns = layout == PanelLayout::columns,
                  strided = !columns && layout != PanelLayout::rows;
@@ -157,14 +158,11 @@ void multiply_tile(std::int64_t depth, Panel<T> panel, Sliver b, T* c, std::int6
 #pragma GCC unroll 16
   for (std::int64_t i = 0; i < H; i += rows_per_pointer)
     a[i / rows_per_pointer] = panel.data + i * row_step;
-  Vector<T> sum[H][V];
+  Vector<T> sum[V][H];
 #pragma GCC unroll 16
-  for (std::int64_t i = 0; i < H; ++i) {
+  for (std::int64_t v = 0; v < V; ++v) {
 #pragma GCC unroll 16
-    for (std::int64_t v = 0; v < V; ++v) {
-      __builtin_prefetch(c + i * ldc + v * width, 1);
-      sum[i][v] = Vector<T>(T(0));
-    }
+    for (std::int64_t i = 0; i < H; ++i) sum[v][i] = Vector<T>(T(0));
   }
   auto step = [&]() __attribute__((always_inline)) {
     Vector<T> right[V];
@@ -175,38 +173,53 @@ void multiply_tile(std::int64_t depth, Panel<T> panel, Sliver b, T* c, std::int6
     for (std::int64_t i = 0; i < H; ++i) {
       const Vector<T> left(a[i / rows_per_pointer][i % rows_per_pointer * row_step]);
 #pragma GCC unroll 16
-      for (std::int64_t v = 0; v < V; ++v) sum[i][v] = xsimd::fma(left, right[v], sum[i][v]);
+      for (std::int64_t v = 0; v < V; ++v) sum[v][i] = xsimd::fma(left, right[v], sum[v][i]);
     }
     for (const T*& pointer : a) pointer += depth_step;
   };
-  for (std::int64_t p = depth / 2; p > 0; --p) {  // two at a time: 3-5% faster than one or four
+  // Two at a time: 3-5% faster than one or four. The first H of these ask for a row of C each: all
+  // at once they would hold up the loads of A and B.
+  const T* row = c;
+  std::int64_t rows_left = H;
+  for (std::int64_t p = depth / 2; p > 0; --p) {
+    __builtin_prefetch(row, 1);
+    if constexpr (V > 1) __builtin_prefetch(row + V * width - 1, 1);
+    row += --rows_left > 0 ? ldc : 0;
     step();
     step();
   }
   if (depth % 2 != 0) step();
+  auto load_sums = [&](std::int64_t v) __attribute__((always_inline)) {
 #pragma GCC unroll 16
-  for (std::int64_t i = 0; i < H; ++i) {
+    for (std::int64_t i = 0; i < H; ++i)
+      sum[v][i] = Vector<T>::load_unaligned(c + i * ldc + v * width);
+  };
+  auto store_sums = [&](std::int64_t v) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (std::int64_t i = 0; i < H; ++i) sum[v][i].store_unaligned(c + i * ldc + v * width);
+  };
+  if (accumulate) {
 #pragma GCC unroll 16
     for (std::int64_t v = 0; v < V; ++v) {
-      T* to = c + i * ldc + v * width;
-      if (accumulate) sum[i][v] += Vector<T>::load_unaligned(to);
-      sum[i][v].store_unaligned(to);
+#pragma GCC unroll 16
+      for (std::int64_t i = 0; i < H; ++i)
+        sum[v][i] += Vector<T>::load_unaligned(c + i * ldc + v * width);
     }
   }
-}
-
-/// Applies the epilogue of columns n, ... to c[H, columns], whole vectors, that the tile has just
-/// left in L1. In the tile itself its constants would take the registers of the sums.
-template <class T, std::int64_t H>
-[[gnu::noinline]] void finish_tile(const RegisterEpilogue<T>& epilogue, std::int64_t n, T* c,
-                                   std::int64_t ldc, std::int64_t columns) {
-  for (std::int64_t j = 0; j < columns; j += vector_size<T>) {
-    Vector<T> column[H];
+  if (epilogue == nullptr) {
 #pragma GCC unroll 16
-    for (std::int64_t i = 0; i < H; ++i) column[i] = Vector<T>::load_unaligned(c + i * ldc + j);
-    epilogue(column, n + j);
+    for (std::int64_t v = 0; v < V; ++v) store_sums(v);
+    return;
+  }
+  // One vector of every row after the other; meanwhile the others wait in L1, because the
+  // constants of the epilogue would take their registers, also in the loop above.
 #pragma GCC unroll 16
-    for (std::int64_t i = 0; i < H; ++i) column[i].store_unaligned(c + i * ldc + j);
+  for (std::int64_t v = 1; v < V; ++v) store_sums(v);
+#pragma GCC unroll 16
+  for (std::int64_t v = 0; v < V; ++v) {
+    if (v > 0) load_sums(v);
+    (*epilogue)(sum[v], n + v * width);
+    store_sums(v);
   }
 }
 
@@ -270,6 +283,9 @@ void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t colum
     const bool direct = rows.distance > 0 && rows.count == height && whole;
     T* c = direct ? rows.start[0] + n + j : tile;
     const std::int64_t ldc = direct ? rows.distance : Tile::columns;
+    // What the tile holds is the whole sum, and whole vectors do not pass the end of the scales.
+    const bool finish = quick && whole && (direct || !accumulate);
+    const RegisterEpilogue<T>* in_registers = finish ? &*quick : nullptr;
     with_tile_size<T>(height, used > Tile::width, [&](auto h, auto v) {
       if constexpr (readable)
         if (pack_on_the_way)
@@ -277,15 +293,10 @@ void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t colum
               depth, panel,
               SliverToPack<T, v>{unpacked.source->at(unpacked.k, n + j), unpacked.source->ldb,
                                  sliver},
-              c, ldc, direct && accumulate);
+              c, ldc, direct && accumulate, in_registers, j);
       multiply_tile<T, h, v, layout>(depth, panel, PackedSliver<T, v>{sliver}, c, ldc,
-                                     direct && accumulate);
+                                     direct && accumulate, in_registers, j);
     });
-    // What the tile holds is the whole sum, and whole vectors do not pass the end of the scales.
-    const bool finish = quick && whole && (direct || !accumulate);
-    if (finish)
-      with_tile_size<T>(height, false,
-                        [&](auto h, auto) { finish_tile<T, h>(*quick, j, c, ldc, used); });
     for (std::int64_t i = 0; i < rows.count && !direct; ++i) {
       T* to = rows.start[i] + n + j;
       const T* from = tile + i * Tile::columns;

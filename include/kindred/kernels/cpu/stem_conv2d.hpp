@@ -54,16 +54,18 @@ struct StemRows {
 };
 
 /// H neighbouring outputs of V vectors of channels: out[i, o] = sum over p, q of
-/// rows[p, i STEP + q] w[p, q, o]; w is a packed sliver.
+/// rows[p, i STEP + q] w[p, q, o]; w is a packed sliver. Then the epilogue of channels o, ...
+/// unless it is null.
 template <class T, std::int64_t H, std::int64_t V, std::int64_t STEP>
 void stem_tile(std::int64_t kernel_h, std::int64_t run, const T* rows, std::int64_t row_length,
-               const T* w, T* out, std::int64_t out_step) {
+               const T* w, T* out, std::int64_t out_step, const RegisterEpilogue<T>* epilogue,
+               std::int64_t o) {
   constexpr std::int64_t width = vector_size<T>;
-  Vector<T> sum[H][V];
+  Vector<T> sum[V][H];
 #pragma GCC unroll 16
-  for (std::int64_t i = 0; i < H; ++i) {
+  for (std::int64_t v = 0; v < V; ++v) {
 #pragma GCC unroll 16
-    for (std::int64_t v = 0; v < V; ++v) sum[i][v] = Vector<T>(T(0));
+    for (std::int64_t i = 0; i < H; ++i) sum[v][i] = Vector<T>(T(0));
   }
   for (std::int64_t p = 0; p < kernel_h; ++p, rows += row_length) {
     for (std::int64_t q = 0; q < run; ++q, w += V * width) {
@@ -74,14 +76,15 @@ void stem_tile(std::int64_t kernel_h, std::int64_t run, const T* rows, std::int6
       for (std::int64_t i = 0; i < H; ++i) {
         const Vector<T> left(rows[i * STEP + q]);
 #pragma GCC unroll 16
-        for (std::int64_t v = 0; v < V; ++v) sum[i][v] = xsimd::fma(left, right[v], sum[i][v]);
+        for (std::int64_t v = 0; v < V; ++v) sum[v][i] = xsimd::fma(left, right[v], sum[v][i]);
       }
     }
   }
 #pragma GCC unroll 16
-  for (std::int64_t i = 0; i < H; ++i) {
+  for (std::int64_t v = 0; v < V; ++v) {
+    if (epilogue != nullptr) (*epilogue)(sum[v], o + v * width);
 #pragma GCC unroll 16
-    for (std::int64_t v = 0; v < V; ++v) sum[i][v].store_unaligned(out + i * out_step + v * width);
+    for (std::int64_t i = 0; i < H; ++i) sum[v][i].store_unaligned(out + i * out_step + v * width);
   }
 }
 
@@ -98,15 +101,18 @@ void stem_forward_row(const Conv2dExtents& e, const T* rows, std::int64_t row_le
     for (std::int64_t o = 0; o < n; o += Tile::columns) {
       const std::int64_t used = std::min(Tile::columns, n - o);
       const T* sliver = packed + o * depth;
-      auto compute = [&](T* to, std::int64_t to_step) {
-        if (used > Tile::width)
-          stem_tile<T, H, 2, STEP>(e.kernel_h, run, rows + j * STEP, row_length, sliver, to,
-                                   to_step);
-        else
-          stem_tile<T, H, 1, STEP>(e.kernel_h, run, rows + j * STEP, row_length, sliver, to,
-                                   to_step);
-      };
       const bool whole = used % Tile::width == 0;
+      const bool finish = whole && !epilogue.does_nothing() && epilogue.fits_registers();
+      auto compute = [&](T* to, std::int64_t to_step) {
+        const T* from = rows + j * STEP;
+        const RegisterEpilogue<T>* in_registers = finish ? &quick : nullptr;
+        if (used > Tile::width)
+          stem_tile<T, H, 2, STEP>(e.kernel_h, run, from, row_length, sliver, to, to_step,
+                                   in_registers, o);
+        else
+          stem_tile<T, H, 1, STEP>(e.kernel_h, run, from, row_length, sliver, to, to_step,
+                                   in_registers, o);
+      };
       if (whole) {
         compute(out + j * n + o, n);
       } else {
@@ -115,14 +121,10 @@ void stem_forward_row(const Conv2dExtents& e, const T* rows, std::int64_t row_le
         for (std::int64_t i = 0; i < H; ++i)
           copy(tile + i * Tile::columns, used, out + (j + i) * n + o);
       }
-      if (epilogue.does_nothing()) continue;
-      if (whole && epilogue.fits_registers()) {
-        finish_tile<T, H>(quick, o, out + j * n + o, n, used);
-      } else {
-        for (std::int64_t i = 0; i < H; ++i) {
-          T* pixel = out + (j + i) * n;
-          epilogue(&pixel, 1, o, o, used);
-        }
+      if (finish || epilogue.does_nothing()) continue;
+      for (std::int64_t i = 0; i < H; ++i) {
+        T* pixel = out + (j + i) * n;
+        epilogue(&pixel, 1, o, o, used);
       }
     }
   }
