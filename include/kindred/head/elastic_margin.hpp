@@ -86,7 +86,7 @@ class ElasticMargin : public MarginHead<ElasticMargin> {
     double sigma = 0.0125;
     double scale = 64;
     MarginForm form = MarginForm::angle;
-    bool plus = false;  ///< larger margins for rows farther from their class
+    bool plus = false;            ///< larger margins for rows farther from their class
     bool update_in_tile = false;  ///< the optimizer in the backward pass, see MarginHead
   };
 

@@ -1,6 +1,10 @@
 #pragma once
 // Dense and grouped convolutions as matrix products whose packing gathers the patches (implicit
 // GEMM: no array of patches is ever stored). Depthwise ones have their own kernels.
+//
+// Each direction does 2 P I O kh kw / groups operations (P output pixels, I and O channels). The
+// map that is gathered is read kh kw / stride^2 times, from cache but for the first; the other map
+// and the weights are read or written as those of a product, see gemm.hpp.
 
 #include <cstdint>
 

@@ -1,6 +1,6 @@
 #pragma once
 // One Philox call gives the numbers of four elements; computing the mask twice costs less than
-// storing it.
+// storing it. Each direction reads an array and writes one.
 
 #include <algorithm>
 #include <cstdint>

@@ -13,6 +13,9 @@
 // Where A and B come from and what happens to a finished tile are functors, so that convolutions
 // gather their patches while packing and inference applies scale, shift and activation to tiles
 // that are still in cache.
+//
+// 2 M N K operations on M K + K N + M N numbers. Packing reads and writes a factor once more, A at
+// most once for every `block` columns; C is read and written once for every `depth` of K.
 
 #include <algorithm>
 #include <cstdint>

@@ -1,6 +1,7 @@
 #pragma once
 // Rows are short (a feature has 64 to 2048 elements): one pass for the sum in double, which
-// neither overflows nor underflows for any float row, and one to write.
+// neither overflows nor underflows for any float row, and one to write. Memory moves every array
+// once, since a row stays in L1 between the passes.
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,6 @@
 #pragma once
-// A row is one thread's work; sums keep four partial results, so that additions overlap.
+// A row is one thread's work; sums keep four partial results, so that additions overlap. A loss
+// reads its row of the B x B matrix a few times, from L1, and writes a row of coefficients.
 
 #include <algorithm>
 #include <cstdint>

@@ -3,6 +3,9 @@
 // patches would cost more than multiplying them; here the elements that a row of the kernel meets
 // lie one after the other, and neighbouring outputs see them at a constant distance, so the tiles
 // read them where they are, from rows copied once with their zero padding.
+//
+// 2 P I O kh kw operations in each direction (P output pixels, I input channels); the image and
+// the map of P O numbers come from memory or go there once.
 
 #include <algorithm>
 #include <cstdint>
