@@ -412,6 +412,12 @@ TEST_CASE("margin softmax: the memory above centres and their gradient stays bel
     const Plan plan = ctx.arena().end_recording();
     INFO("B " << batch << ": " << plan);
     CHECK(plan.bytes() < (std::size_t{64} << 20));
+    const Keep<float> keep(0);
+    ctx.arena().begin_recording();
+    kernels::margin_softmax_update(ctx, ArcMarginPolicy<float>(0.2, 30), x, w, nullptr, 0.f, 1.f,
+                                   View<float>{&somewhere, {1}}, View<float>{&somewhere, x.shape},
+                                   keep, View<float>{&somewhere, {1}});
+    CHECK(ctx.arena().end_recording().bytes() < (std::size_t{64} << 20));
   }
 }
 

@@ -18,10 +18,10 @@ void apply_rule(Context& ctx, const Rule& rule, View<T> p, In<T> g,
   // The texts only where they are needed: a step allocates nothing.
   if (g.shape != p.shape) check_shape(text(Rule::name, ": gradient").c_str(), g.shape, p.shape);
   std::array<T*, Rule::moments> state{};
-  for (std::size_t k = 0; k < Rule::moments; ++k) {
-    if (moments[k].shape != p.shape)
-      check_shape(text(Rule::name, ": moment ", k).c_str(), moments[k].shape, p.shape);
-    state[k] = moments[k].data;
+  std::size_t k = 0;
+  for (const View<T>& m : moments) {
+    if (m.shape != p.shape) check_shape(text(Rule::name, ": moment ", k).c_str(), m.shape, p.shape);
+    state[k++] = m.data;
   }
   apply_rule(ctx, rule, p.size(), p.data, g.data, state);
 }

@@ -88,8 +88,8 @@ struct Update {
   template <std::size_t count>
   std::array<View<T>, count> state(const Range& r) const {
     std::array<View<T>, count> views{};
-    for (std::size_t k = 0; k < count; ++k)
-      views[k] = {moments[k].data() + r.begin, {r.end - r.begin}};
+    std::size_t k = 0;
+    for (View<T>& view : views) view = {moments[k++].data() + r.begin, {r.end - r.begin}};
     return views;
   }
 };
@@ -283,7 +283,8 @@ class RowStep final : public RowUpdate<Context, T> {
           constexpr std::size_t moments = std::remove_cvref_t<decltype(rule)>::moments;
           const std::int64_t first = range_.begin + begin;
           std::array<T*, moments> state{};
-          for (std::size_t k = 0; k < moments; ++k) state[k] = update_.moments[k].data() + first;
+          std::size_t k = 0;
+          for (T*& m : state) m = update_.moments[k++].data() + first;
           apply_rule_in_chunk(ctx, rule, n, update_.parameters.data() + first, g, state, allowed);
         });
   }
