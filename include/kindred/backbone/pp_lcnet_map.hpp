@@ -99,14 +99,14 @@ class PPLCNetMap {
     Map<T> forward(const Run<Context, T>& run, InMap<T> x, Saved<T>& saved, Storage as) const {
       if (!run.training && !squeeze_excite_)
         return layers::ConvBNAct::infer_separable<Context, T>(run, depthwise_, *pointwise_, x);
-      auto filtered = depthwise_.forward_map(run, x, saved.depthwise);
+      auto filtered = depthwise_.forward_map(run, x, saved.depthwise, run.storage);
       Map<T> weighted;
       if (squeeze_excite_) {
         weighted = squeeze_excite_->forward_map(run, filtered, saved.squeeze_excite);
         if (!run.training) filtered.reset();
       }
       auto y =
-          pointwise_->forward_as(run, squeeze_excite_ ? weighted : filtered, saved.pointwise, as);
+          pointwise_->forward_map(run, squeeze_excite_ ? weighted : filtered, saved.pointwise, as);
       if (run.training) {
         saved.filtered = std::move(filtered);
         saved.weighted = std::move(weighted);
@@ -207,7 +207,7 @@ Tensor<T> PPLCNetMap::forward(const Run<Context, T>& run, In<T> images, Saved<T>
                               Visit&& visit) const {
   saved.inputs.resize(blocks_.size());
   saved.blocks.resize(blocks_.size());
-  auto x = stem_->forward_map(run, images, saved.stem);
+  auto x = stem_->forward_map(run, images, saved.stem, run.storage);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const bool last = i + 1 == blocks_.size();  // what other components get is in T
     auto y = blocks_[i].forward(run, x, saved.blocks[i], last ? Storage::scalar : run.storage);

@@ -54,17 +54,13 @@ class ConvBNAct {
 
   template <class Context, class T>
   Tensor<T> forward(const Run<Context, T>& run, InMap<T> x, Saved<T>& saved) const {
-    return forward_as(run, x, saved, Storage::scalar).take();
+    return forward_map(run, x, saved, Storage::scalar).take();
   }
-  /// y in the storage of the pass, for layers that take an InMap. Batch norm sees z, and its
-  /// consumer y, as they are stored, so that the backward sees the same numbers; its gradients are
-  /// those of the rounded values.
+  /// For layers that take an InMap: y stored as `as`, in most cases run.storage; z always is in
+  /// that. Batch norm reads z, and its consumer y, as they are stored, so that the backward sees
+  /// the same numbers: its gradients are those at the rounded values.
   template <class Context, class T>
-  Map<T> forward_map(const Run<Context, T>& run, InMap<T> x, Saved<T>& saved) const {
-    return forward_as(run, x, saved, run.storage);
-  }
-  template <class Context, class T>
-  Map<T> forward_as(const Run<Context, T>& run, InMap<T> x, Saved<T>& saved, Storage as) const {
+  Map<T> forward_map(const Run<Context, T>& run, InMap<T> x, Saved<T>& saved, Storage as) const {
     Context& ctx = run.ctx;
     const Shape shape = geometry_.output_shape(x.shape, config_.out_channels);
     const auto w = run.parameter(weight_);
