@@ -84,7 +84,7 @@ TEST_CASE("image list: Stanford Online Products") {
   const StanfordOnlineProducts sop = stanford_online_products(folder.path());
   CHECK(sop.train.labels() == Labels_{0, 0, 1});
   CHECK(sop.train.path(2) == folder.path() / "bicycle_final/2_0.JPG");
-  CHECK(sop.test[0] == Sample{"chair final/9_0.JPG", 0});
+  CHECK(sop.test[0] == Sample{"chair final/9_0.JPG", 0, -1, 1});
 
   const ImageList::Config columns{.columns = Columns::stanford_online_products};
   CHECK_THAT(failure<FileError>(header, columns), ContainsSubstring("has no images"));
