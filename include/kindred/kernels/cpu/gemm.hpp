@@ -218,64 +218,85 @@ void gemm_deep(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
   add_partials(ctx, chunks, m, n, partial.data, c, ldc, accumulate);
 }
 
-/// H rows of C, `V` vectors of columns from column n on: B is read where it lies.
-template <class T, std::int64_t H, std::int64_t V>
-void multiply_flat(std::int64_t k, const RowsOfA<T>& a, const RowsOfB<T>& b, T* const* rows,
-                   std::int64_t n, bool accumulate) {
-  constexpr std::int64_t width = vector_size<T>;
-  Vector<T> sum[H][V];
-  for (std::int64_t i = 0; i < H; ++i)
-    for (std::int64_t v = 0; v < V; ++v)
-      sum[i][v] = accumulate ? Vector<T>::load_unaligned(rows[i] + n + v * width) : Vector<T>(T(0));
-  const T* right = b.b + n;
-  for (std::int64_t p = 0; p < k; ++p, right += b.ldb) {
-#pragma GCC unroll 16
-    for (std::int64_t v = 0; v < V; ++v) {
-      const auto element = Vector<T>::load_unaligned(right + v * width);
-#pragma GCC unroll 16
-      for (std::int64_t i = 0; i < H; ++i)
-        sum[i][v] = xsimd::fma(Vector<T>(a.a[i * a.lda + p]), element, sum[i][v]);
-    }
-  }
-  for (std::int64_t i = 0; i < H; ++i)
-    for (std::int64_t v = 0; v < V; ++v) sum[i][v].store_unaligned(rows[i] + n + v * width);
-}
-
-/// Columns [begin, end) of H rows: in blocks of eight vectors, in vectors, one by one.
+/// Columns [n, n+columns) of A[:, k0:k1] B[k0:k1, :] for H rows: some rows of B at a time are read
+/// where they lie, from end to end, while the sums stay in L1.
 template <class T, std::int64_t H>
-void multiply_flat_columns(std::int64_t k, const RowsOfA<T>& a, const RowsOfB<T>& b, T* const* rows,
-                           std::int64_t begin, std::int64_t end, bool accumulate) {
-  constexpr std::int64_t width = vector_size<T>, vectors = 8 / H < 4 ? 4 : 8 / H;
-  std::int64_t n = begin;
-  for (; n + vectors * width <= end; n += vectors * width)
-    multiply_flat<T, H, vectors>(k, a, b, rows, n, accumulate);
-  for (; n + width <= end; n += width) multiply_flat<T, H, 1>(k, a, b, rows, n, accumulate);
-  for (; n < end; ++n)
-    for (std::int64_t i = 0; i < H; ++i) {
-      T sum = accumulate ? rows[i][n] : T(0);
-      for (std::int64_t p = 0; p < k; ++p) sum += a.a[i * a.lda + p] * b.b[p * b.ldb + n];
-      rows[i][n] = sum;
-    }
+void multiply_flat(std::int64_t k0, std::int64_t k1, const RowsOfA<T>& a, const RowsOfB<T>& b,
+                   T* const* rows, std::int64_t n, std::int64_t columns, bool accumulate) {
+  constexpr std::int64_t registers = GemmTile<T>::many_registers ? 24 : 8;
+  constexpr std::int64_t together = std::min<std::int64_t>(8, registers / H);
+  if (!accumulate)
+    for (std::int64_t i = 0; i < H; ++i) fill_zero(rows[i] + n, columns);
+  auto add_rows_of_b = [&]<std::int64_t count>(std::integral_constant<std::int64_t, count>,
+                                               std::int64_t k) {
+    T left[H][count];
+    for (std::int64_t i = 0; i < H; ++i)
+      for (std::int64_t q = 0; q < count; ++q) left[i][q] = a.a[i * a.lda + k + q];
+    vector_loop<T>(columns, [&](auto lane, std::int64_t j) {
+      using V = typename decltype(lane)::type;
+      V sum[H];
+#pragma GCC unroll 16
+      for (std::int64_t i = 0; i < H; ++i) sum[i] = load_lanes<V>(rows[i] + n + j);
+#pragma GCC unroll 16
+      for (std::int64_t q = 0; q < count; ++q) {
+        const V element = load_lanes<V>(b.at(k + q, n + j));
+#pragma GCC unroll 16
+        for (std::int64_t i = 0; i < H; ++i)
+          sum[i] = multiply_add<V, T>(V(left[i][q]), element, sum[i]);
+      }
+#pragma GCC unroll 16
+      for (std::int64_t i = 0; i < H; ++i) store_lanes(rows[i] + n + j, sum[i]);
+    });
+  };
+  std::int64_t k = k0;
+  for (; k + together <= k1; k += together)
+    add_rows_of_b(std::integral_constant<std::int64_t, together>{}, k);
+  for (; k < k1; ++k) add_rows_of_b(std::integral_constant<std::int64_t, 1>{}, k);
 }
 
 /// Rows of C that the flat order takes at most.
 inline constexpr std::int64_t gemm_flat_rows = 4;
 
-/// Bound by reading B once: k n elements for 2 m k n operations.
+/// Bound by reading B once: k n elements for 2 m k n operations. Chunks are runs of long rows of B,
+/// or else parts of the sum, which are runs of memory, too.
 template <class T, class Destination>
 void gemm_flat(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, const RowsOfA<T>& a,
                const RowsOfB<T>& b, const Destination& c, const AffineEpilogue<T>* epilogue,
                bool accumulate) {
-  // Whole blocks of columns; small products are not worth a second thread.
-  constexpr std::int64_t block = 8 * vector_size<T>;
-  const std::int64_t enough = divide_up(std::int64_t{65536}, std::max<std::int64_t>(1, k * block));
-  ctx.parallel_ranges(n, block * enough, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t blocks = divide_up(n * m, std::int64_t{4096});  // their sums fit into L1
+  const std::int64_t width = round_up(divide_up(n, blocks), vector_size<T>);
+  // Small products are not worth a second thread.
+  const std::int64_t parts =
+      std::clamp<std::int64_t>(std::min(8 / blocks, k * n / (std::int64_t{1} << 16)), 1, 8);
+  const std::int64_t length = divide_up(k, parts);
+  auto partial = ctx.make<T>({parts == 1 ? 0 : parts * m * n}, "partial products");
+  ctx.parallel_for(blocks * parts, [&](std::int64_t i) {
+    const std::int64_t part = i / blocks, begin = std::min(n, i % blocks * width);
+    const std::int64_t columns = std::min(width, n - begin);
     T* rows[gemm_flat_rows];
-    for (std::int64_t i = 0; i < m; ++i) rows[i] = c.row(i);
-    unroll<gemm_flat_rows>([&](auto i) {
-      if (m == i + 1) multiply_flat_columns<T, i + 1>(k, a, b, rows, begin, end, accumulate);
+    for (std::int64_t r = 0; r < m; ++r)
+      rows[r] = parts == 1 ? c.row(r) : partial.data + (part * m + r) * n;
+    unroll<gemm_flat_rows>([&](auto r) {
+      if (m == r + 1)
+        multiply_flat<T, r + 1>(std::min(k, part * length), std::min(k, (part + 1) * length), a, b,
+                                rows, begin, columns, parts == 1 && accumulate);
     });
-    if (epilogue != nullptr) (*epilogue)(rows, m, begin, begin, end - begin);
+    if (parts == 1 && epilogue != nullptr) (*epilogue)(rows, m, begin, begin, columns);
+  });
+  if (parts == 1) return;
+  ctx.parallel_for(blocks, [&](std::int64_t i) {
+    const std::int64_t begin = std::min(n, i * width), columns = std::min(width, n - begin);
+    T* rows[gemm_flat_rows];
+    for (std::int64_t r = 0; r < m; ++r) {
+      rows[r] = c.row(r);
+      T* to = rows[r] + begin;
+      if (!accumulate) fill_zero(to, columns);
+      for (std::int64_t part = 0; part < parts; ++part) {
+        const T* from = partial.data + (part * m + r) * n + begin;
+        for (std::int64_t j = 0; j < columns; ++j) to[j] += from[j];
+      }
+    }
+    if (epilogue != nullptr) (*epilogue)(rows, m, begin, begin, columns);
   });
 }
 
