@@ -76,8 +76,8 @@ template <class T>
 class Map {
  public:
   Map() = default;
-  Map(Tensor<T> full) : full_(std::move(full)) {}
-  Map(Tensor<BFloat16> rounded) : rounded_(std::move(rounded)) {}
+  Map(Tensor<T>&& full) : full_(std::move(full)) {}
+  Map(Tensor<BFloat16>&& rounded) : rounded_(std::move(rounded)) {}
 
   const Shape& shape() const { return is_rounded() ? rounded_.shape : full_.shape; }
   bool is_rounded() const { return !rounded_.empty(); }
