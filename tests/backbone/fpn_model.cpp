@@ -10,6 +10,7 @@
 #include <kindred/kernels/cpu/gemm.hpp>
 #include <kindred/kernels/cpu/generalized_mean_pool.hpp>
 #include <kindred/kernels/cpu/global_average_pool.hpp>
+#include <kindred/kernels/cpu/normalize_images.hpp>
 #include <kindred/kernels/cpu/optimizer.hpp>
 #include <kindred/kernels/cpu/pair_rows.hpp>
 #include <kindred/kernels/cpu/softmax_cross_entropy.hpp>

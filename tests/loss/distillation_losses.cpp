@@ -4,6 +4,7 @@
 
 #include <kindred/head/fc.hpp>
 #include <kindred/kernels/cpu/check_labels.hpp>
+#include <kindred/kernels/cpu/normalize_images.hpp>
 #include <kindred/kernels/cpu/optimizer.hpp>
 #include <kindred/kernels/cpu/softmax_cross_entropy.hpp>
 #include <kindred/loss/ce_loss.hpp>

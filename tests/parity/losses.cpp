@@ -19,7 +19,7 @@ struct Evaluated {
 /// Gives `loss` the features and logits that the fixture has.
 template <class T, class Loss>
 Evaluated<T> evaluate(const Fixture& one, const Loss& loss) {
-  std::vector<T> features, logits;
+  std::vector<T> features, logits, soft;
   loss::LossInput<T> in;
   loss::LossGradient<T> gradient;
   Evaluated<T> out;
@@ -35,7 +35,14 @@ Evaluated<T> evaluate(const Fixture& one, const Loss& loss) {
     in.logits = view(logits, one.shape("in.logits"));
     gradient.logits = view(out.dlogits, one.shape("in.logits"));
   }
-  const auto labels = one.labels();
+  std::vector<std::int64_t> labels;
+  if (one.has("in.logits") && one.shape("in.label") == one.shape("in.logits")) {
+    soft = one.stored<T>("in.label");
+    labels.resize(static_cast<std::size_t>(one.shape("in.logits")[0]));
+    in.teacher.logits = view(soft, one.shape("in.label"));
+  } else {
+    labels = one.labels();
+  }
   in.labels = view(labels, {static_cast<std::int64_t>(labels.size())});
   auto report = poisoned<T>(loss.entries() * loss::report_size);
   cpu::Context ctx(2);
@@ -87,6 +94,23 @@ TEMPLATE_TEST_CASE("parity: CELoss", "", double, float) {
     if (exact > 1.001 * expected) cut.push_back(name);
   }
   CHECK(cut == std::vector<std::string>{"large_logits"});  // elsewhere both are the same
+}
+
+TEMPLATE_TEST_CASE("parity: CELoss with soft labels", "", double, float) {
+  using T = TestType;
+  const Fixture fixture("soft_ce_loss");
+  REQUIRE(fixture.cases().size() == 4);
+  for (const std::string& name : fixture.cases()) {
+    INFO(name);
+    const Fixture one = fixture.at(name);
+    const double epsilon = one.attribute("epsilon");
+    const double limit = epsilon > 0 ? smoothed_tolerance<T> : tolerance<T>;
+    const auto target = epsilon > 0 ? loss::CETarget::distribution : loss::CETarget::teacher;
+    const auto got =
+        evaluate<T>(one, make_loss<loss::CELoss>({.epsilon = epsilon, .target = target}));
+    CHECK(relative_difference(got.losses[0], one.number("out.CELoss")) < limit);
+    CHECK(relative_difference(got.dlogits, one.stored<double>("grad.logits")) < limit);
+  }
 }
 
 TEMPLATE_TEST_CASE("parity: TripletLossV2", "", double, float) {

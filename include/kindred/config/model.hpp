@@ -234,8 +234,9 @@ class ModelReader {
     return config;
   }
 
-  /// The model of one section Arch.
-  static typename ModelOn<Device>::Config rec_model(const Section& arch, LossesConfig losses) {
+  /// The model of one section Arch. losses() is called last: errors come in the order of the file.
+  template <class MakeLosses>
+  static typename ModelOn<Device>::Config rec_model(const Section& arch, MakeLosses&& losses) {
     const auto name = arch.get<std::string>("name", "RecModel");
     if (name != "RecModel") arch.unknown_name(name, {"RecModel", "DistillationModel"});
     auto stop = Stop::nowhere;
@@ -255,7 +256,7 @@ class ModelReader {
         arch.has("Neck")
             ? neck(arch.section("Neck"), width)
             : AnyLayer::template component<kindred::neck::Identity>({.num_features = width}),
-        head(of_head), std::move(losses)};
+        head(of_head), losses()};
     arch.finish();
     return config;
   }
@@ -332,7 +333,7 @@ template <class Device = Cpu>
 typename ModelOn<Device>::Config model(const Section& root) {
   using Reader = detail::ModelReader<Device>;
   const Section arch = detail::architecture(root).student;
-  return Reader::rec_model(arch, Reader::losses(root.section("Loss")));
+  return Reader::rec_model(arch, [&] { return Reader::losses(root.section("Loss")); });
 }
 
 /// The teacher of a DistillationModel.
@@ -352,10 +353,12 @@ std::optional<TeacherConfig<Device>> teacher(const Section& root) {
   using Reader = detail::ModelReader<Device>;
   const detail::Architecture arch = detail::architecture(root);
   if (!arch.teacher) return {};
-  typename Reader::LossesConfig unused;  // a model has some loss
-  Reader::AnyLosses::template add<loss::CELoss>(unused, {});
-  return TeacherConfig<Device>{Reader::rec_model(*arch.teacher, std::move(unused)),
-                               arch.teacher_weights};
+  const auto unused = [] {  // a model has some loss
+    typename Reader::LossesConfig losses;
+    Reader::AnyLosses::template add<loss::CELoss>(losses, {});
+    return losses;
+  };
+  return TeacherConfig<Device>{Reader::rec_model(*arch.teacher, unused), arch.teacher_weights};
 }
 
 /// Arch.Backbone.pretrained: a safetensors file with Paddle's names, or empty for none.

@@ -131,7 +131,8 @@ class Trainer {
                                          std::span<const std::int64_t> labels,
                                          const lr::Progress& progress) {
     session_.zero_gradients();
-    const auto losses = pass(images, labels, static_cast<std::uint64_t>(progress.step), progress);
+    launch(images, labels, static_cast<std::uint64_t>(progress.step), progress);
+    const auto losses = session_.losses();
     check_finite(losses, images, {});
     update(progress, 1);
     return losses;
