@@ -8,6 +8,7 @@
 #include <kindred/kernels/cpu/elementwise.hpp>
 #include <kindred/kernels/cpu/gemm.hpp>
 #include <kindred/kernels/cpu/l2_normalize.hpp>
+#include <kindred/kernels/cpu/normalize_images.hpp>
 #include <kindred/kernels/cpu/optimizer.hpp>
 #include <kindred/kernels/cpu/pair_rows.hpp>
 #include <kindred/kernels/cpu/pairwise.hpp>
