@@ -21,7 +21,7 @@
 #include <kindred/model/rec_model.hpp>
 #include <kindred/neck/bn_neck.hpp>
 
-#include "train/mean_colour.hpp"
+#include "support/mean_colour.hpp"
 #include "train/memory_run.hpp"
 
 using namespace kindred;

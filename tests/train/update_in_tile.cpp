@@ -22,7 +22,7 @@
 #include <kindred/model/rec_model.hpp>
 #include <kindred/neck/fc.hpp>
 
-#include "train/mean_colour.hpp"
+#include "support/mean_colour.hpp"
 #include "train/memory_run.hpp"
 
 using namespace kindred;
