@@ -7,14 +7,9 @@
 #include <iostream>
 
 #include "commands.hpp"
-#include "components.hpp"
-// After components.hpp:
-#include <kindred/config/experiment.hpp>
+#include "experiment.hpp"
 
 namespace rec {
-
-using Experiment = kindred::config::BasicExperiment<Device>;
-using Model = Experiment::Model;
 
 inline Model trained_model(const Experiment& experiment, const Options& options) {
   Model model = experiment.make_model();

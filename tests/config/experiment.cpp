@@ -1,12 +1,9 @@
 // Whole experiments from YAML: PaddleClas' published layout, data sections, and a short training.
 
-#include "rec/components.hpp"
-// After components.hpp, so that the components are compiled once for all tests:
-#include <kindred/config/experiment.hpp>
-
 #include <opencv2/imgcodecs.hpp>
 
 #include "io/files.hpp"
+#include "rec/experiment.hpp"
 
 using namespace kindred;
 using namespace kindred::test;

@@ -98,7 +98,7 @@ void check(const typename Head::Config& other, const std::vector<std::string>& s
 }  // namespace
 
 TEST_CASE("YAML: every margin head has the bits of the composed one, each setting is read") {
-  CHECK(detail::head_registry().size() == 11);
+  CHECK(config::detail::head_registry().size() == 11);
   check<head::AdaMargin>({.m = 0.3, .h = 0.5, .s = 20, .t_alpha = 0.5},
                          {"m: 0.3", "h: 0.5", "s: 20", "t_alpha: 0.5"});
   check<head::CircleMargin>({.margin = 0.25, .scale = 30}, {}, {.margin = 0.25, .scale = 30},
@@ -178,5 +178,5 @@ TEST_CASE("YAML: a program's own head is registered under its name") {
   });
   const bool same = step(read("Mine", "in: 4, out: 5")) == composed<head::NormFace>({.scale = 12});
   CHECK(same);
-  detail::head_registry().erase("Mine");
+  config::detail::head_registry().erase("Mine");
 }

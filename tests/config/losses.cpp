@@ -26,8 +26,8 @@ std::string refused(const std::string& name, const std::string& settings) {
 }  // namespace
 
 TEST_CASE("YAML: every loss on features is built under its name, with its weight and slot") {
-  CHECK(detail::loss_registry<Cpu>().size() == 34);
-  for (const auto& [name, add] : detail::loss_registry<Cpu>()) {
+  CHECK(config::detail::loss_registry<Cpu>().size() == 34);
+  for (const auto& [name, add] : config::detail::loss_registry<Cpu>()) {
     INFO(name);
     if (name == "ContrastiveLoss_XBM") continue;  // two losses, see below
     std::string settings = "{weight: 0.25, feature_from: backbone";

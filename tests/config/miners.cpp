@@ -140,7 +140,7 @@ TEST_CASE("YAML: TripletMarginLoss sees the triplets that a miner chose, not the
 
 TEST_CASE("YAML: a miner stands before every loss that leaves the choice to it") {
   std::set<std::string> names;
-  for (const auto& [name, add] : detail::mined_registry<Cpu>()) {
+  for (const auto& [name, add] : config::detail::mined_registry<Cpu>()) {
     INFO(name);
     names.insert(name);
     const auto got = from_yaml(name, "miner: {name: BatchHardMiner}");
@@ -176,7 +176,7 @@ TEST_CASE("YAML: CrossBatchMemory around every loss on pairs") {
                         .start_iter = 1,
                         .loss = {.weight = 0.2, .margin = 0.3}});
   CHECK(same);
-  for (const auto& [name, add] : detail::mined_registry<Cpu>()) {
+  for (const auto& [name, add] : config::detail::mined_registry<Cpu>()) {
     INFO(name);
     const auto got = from_yaml(
         "CrossBatchMemory", text("memory_size: 32, embedding_size: 4, loss: {name: ", name, "}"));

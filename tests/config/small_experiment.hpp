@@ -6,12 +6,8 @@
 
 #include <opencv2/imgcodecs.hpp>
 
-#include "rec/components.hpp"
-// After components.hpp, so that the components are compiled once for all tests:
-
-#include <kindred/config/experiment.hpp>
-
 #include "io/files.hpp"
+#include "rec/experiment.hpp"
 
 namespace kindred::test {
 

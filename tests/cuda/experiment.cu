@@ -115,7 +115,8 @@ KINDRED_PARITY(train_and_evaluate) {
     auto model = experiment.make_model();
     const FitResult result = experiment.train(model, false);
     side.check(result.steps == 4 && result.best_epoch > 0, "4 steps, and evaluations");
-    const double tolerance = 1e-4;
+    // Four steps in float: batch norms of few images carry another order of sums on to the rest.
+    const double tolerance = 1e-3;
     const std::vector<double> loss{result.loss};
     side.record("loss", View<const double>{loss.data(), {1}}, tolerance);
     side.record("parameters", all(std::as_const(model).trainable()), tolerance);

@@ -92,7 +92,7 @@ TEST_CASE("decode: RGB order, 8 bit, 3 channels") {
 TEST_CASE("decode: every format is read whole and refused when truncated anywhere") {
   for (const auto& [name, whole] : all_formats()) {
     INFO(name);
-    const detail::ImageHeader header = detail::image_header(Bytes(whole));
+    const data::detail::ImageHeader header = data::detail::image_header(Bytes(whole));
     CHECK(header.width == 37);
     CHECK(header.height == 23);
     CHECK(DecodeImage{}(Bytes(whole)).size() == cv::Size(37, 23));

@@ -266,13 +266,13 @@ TEST_CASE("retrieval: both ways to rank many positives agree") {
   RandomSequence random({3, static_cast<std::uint64_t>(n), 0});
   std::vector<float> scores(static_cast<std::size_t>(n));
   for (float& s : scores)
-    s = random.below(10) == 0 ? detail::excluded : static_cast<float>(random.below(40));
+    s = random.below(10) == 0 ? eval::detail::excluded : static_cast<float>(random.below(40));
   Integers positives, counted, binned;
   for (std::int64_t i = 0; i < n; ++i)
-    if (scores[static_cast<std::size_t>(i)] != detail::excluded && random.below(3) == 0)
+    if (scores[static_cast<std::size_t>(i)] != eval::detail::excluded && random.below(3) == 0)
       positives.push_back(i);
-  detail::rank_by_counting(scores.data(), n, positives, counted);
-  detail::rank_by_binning(scores.data(), n, positives, binned);
+  eval::detail::rank_by_counting(scores.data(), n, positives, counted);
+  eval::detail::rank_by_binning(scores.data(), n, positives, binned);
   CHECK(counted == binned);
 
   Integers order(scores.size()), expected;
@@ -290,8 +290,8 @@ TEST_CASE("retrieval: both ways to rank many positives agree") {
 TEST_CASE("retrieval: counting is exact beyond what one float can count") {
   const std::vector<float> scores(static_cast<std::size_t>((1 << 22) * 5 + 3), 1.f);
   const auto n = static_cast<std::int64_t>(scores.size());
-  CHECK(detail::count_above<true>(scores.data(), n, 1.f) == n);
-  CHECK(detail::count_above<false>(scores.data(), n, 1.f) == 0);
+  CHECK(eval::detail::count_above<true>(scores.data(), n, 1.f) == n);
+  CHECK(eval::detail::count_above<false>(scores.data(), n, 1.f) == 0);
 }
 
 TEST_CASE("retrieval: more positives than are counted one by one") {
@@ -299,7 +299,7 @@ TEST_CASE("retrieval: more positives than are counted one by one") {
   const auto q = query.set(false, false), g = gallery.set(false, false);
   const RetrievalResult result = evaluate_retrieval(q, g);
   REQUIRE(result.per_query[0].positives >
-          static_cast<std::int64_t>(detail::most_positives_to_count));
+          static_cast<std::int64_t>(eval::detail::most_positives_to_count));
   check_same(result, naive_result(q, g, {}), 1e-12);
 }
 

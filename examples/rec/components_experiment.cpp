@@ -1,0 +1,2 @@
+#define REC_EXPERIMENT
+#include "experiment.hpp"
