@@ -1,5 +1,6 @@
 // Kernels on maps stored as BF16 do the arithmetic of the float kernels on the rounded numbers: the
-// same bits, rounded where the result is stored as BF16.
+// same bits, rounded where the result is stored as BF16. Pointwise convolutions round all factors
+// and add up in another order; here they get integers, of which all sums are exact.
 
 #include <kindred/kernels/batch_norm.hpp>
 #include <kindred/kernels/channel_scale.hpp>
@@ -58,7 +59,7 @@ struct Convolution {
   Conv2dGeometry geometry;
   Shape x, w, y;
   Rounded rounded_x;
-  Full full_x, weights, dy;
+  Full full_x, weights, dy, start;
 
   explicit Convolution(const Case& c)
       : geometry{.kernel_h = c.kernel,
@@ -69,10 +70,18 @@ struct Convolution {
         x(c.x),
         w(geometry.weight_shape(c.x[3], c.out)),
         y(geometry.output_shape(c.x, c.out)),
-        rounded_x(rounded(random_values<float>(x.size(), 1))),
+        rounded_x(rounded(values(x.size(), 1))),
         full_x(unrounded(rounded_x)),
-        weights(random_values<float>(w.size(), 2)),
-        dy(random_values<float>(y.size(), 3)) {}
+        weights(values(w.size(), 2)),
+        dy(values(y.size(), 3)),
+        start(values(w.size(), 4)) {}
+
+  Full values(std::int64_t n, std::uint64_t stream) const {
+    Full v = random_values<float>(n, stream, geometry.pointwise() ? 3 : 1);
+    if (geometry.pointwise())
+      for (float& element : v) element = std::round(element);
+    return v;
+  }
 
   /// y stored as Y of an x stored as X.
   template <class Y, class X>
@@ -85,13 +94,24 @@ struct Convolution {
     });
     return out;
   }
-  template <class X>
-  Full backward_weight(const std::vector<X>& from, int threads = 1) {
-    Full out = random_values<float>(w.size(), 4);  // accumulated into
+  template <class X, class Y>
+  Full backward_weight(const std::vector<X>& from, const std::vector<Y>& upstream,
+                       int threads = 1) {
+    Full out = start;  // accumulated into
     cpu::Context ctx(threads);
     run_planned(ctx, [&] {
-      kernels::conv2d_backward_weight(ctx, geometry, view(from, x), view(std::as_const(dy), y),
+      kernels::conv2d_backward_weight(ctx, geometry, view(from, x), view(upstream, y),
                                       view(out, w));
+    });
+    return out;
+  }
+  template <class Y>
+  Full backward_input(const std::vector<Y>& upstream, int threads = 1) {
+    Full out = poisoned<float>(x.size());
+    cpu::Context ctx(threads);
+    run_planned(ctx, [&] {
+      kernels::conv2d_backward_input(ctx, geometry, view(upstream, y),
+                                     view(std::as_const(weights), w), view(out, x));
     });
     return out;
   }
@@ -110,13 +130,21 @@ TEST_CASE("BF16 maps: convolution forward") {
   }
 }
 
-TEST_CASE("BF16 maps: weight gradients of convolutions") {
+TEST_CASE("BF16 maps: gradients of convolutions") {
   for (const Case& c : cases) {
     INFO(name(c));
     Convolution conv(c);
-    const Full expected = conv.backward_weight(conv.full_x);
-    CHECK(conv.backward_weight(conv.rounded_x) == expected);
-    CHECK(conv.backward_weight(conv.rounded_x, 3) == expected);
+    const Full expected = conv.backward_weight(conv.full_x, conv.dy);
+    CHECK(conv.backward_weight(conv.rounded_x, conv.dy) == expected);
+    CHECK(conv.backward_weight(conv.rounded_x, conv.dy, 3) == expected);
+    const Rounded dy = rounded(conv.dy);
+    conv.dy = unrounded(dy);
+    const Full expected_dx = conv.backward_input(conv.dy),
+               expected_dw = conv.backward_weight(conv.full_x, conv.dy);
+    CHECK(conv.backward_input(dy) == expected_dx);
+    CHECK(conv.backward_input(dy, 3) == expected_dx);
+    CHECK(conv.backward_weight(conv.rounded_x, dy) == expected_dw);
+    CHECK(conv.backward_weight(conv.full_x, dy, 3) == expected_dw);
   }
 }
 
@@ -146,11 +174,14 @@ TEST_CASE("BF16 maps: batch norm with its activation, both ways") {
                  dy = random_values<float>(shape.size(), 4);
       struct Result {
         Full mean, inv_std, running_mean, running_var, dx, dgamma, dbeta;
+        Rounded rounded_dx;
         bool operator==(const Result&) const = default;
       };
       const auto run = [&](const auto& from, auto& y, int threads) {
         const auto zeros = Full(static_cast<std::size_t>(shape[3]));
-        Result r{zeros, zeros, zeros, zeros, Full(data.size()), zeros, zeros};
+        Result r{zeros, zeros, zeros, zeros, Full(data.size()), zeros, zeros, {}};
+        r.rounded_dx = unwritten(shape.size());
+        const View<float> skip;
         cpu::Context ctx(threads);
         run_planned(ctx, [&] {
           kernels::batch_norm_forward(
@@ -161,7 +192,12 @@ TEST_CASE("BF16 maps: batch norm with its activation, both ways") {
               ctx, view(dy, shape), view(from, shape), view(gamma, channels), view(beta, channels),
               view(std::as_const(r.mean), channels), view(std::as_const(r.inv_std), channels), act,
               view(r.dx, shape), view(r.dgamma, channels), view(r.dbeta, channels));
+          kernels::batch_norm_backward(
+              ctx, view(dy, shape), view(from, shape), view(gamma, channels), view(beta, channels),
+              view(std::as_const(r.mean), channels), view(std::as_const(r.inv_std), channels), act,
+              view(r.rounded_dx, shape), skip, skip);
         });
+        CHECK(r.rounded_dx == rounded(r.dx));
         return r;
       };
       Full y(data.size()), y_of_rounded(data.size());

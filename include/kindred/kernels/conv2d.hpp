@@ -3,6 +3,9 @@
 //   y[b,i,j,o] = sum over p, q, c of x[b, i stride + p - padding, j stride + q - padding, c]
 //                                    w[p, q, c, o]
 // where c runs over the channels of the group of o. Depthwise: groups = C = O, w [kh,kw,1,C].
+//
+// Pointwise convolutions (1 x 1) of which a map is BF16 round their other factors to BF16, too, and
+// sum up in T; all others compute in T with the maps as they are.
 
 #include <kindred/core/run.hpp>
 #include <kindred/core/shape.hpp>
@@ -74,19 +77,23 @@ void conv2d_forward(Context& ctx, const Conv2dGeometry& geometry, In<T> x, In<T>
 
 /// Assigns dx [B,H,W,C] from dy [B,H',W',O].
 template <class Context, class T>
-void conv2d_backward_input(Context& ctx, const Conv2dGeometry& geometry, In<T> dy, In<T> w,
+void conv2d_backward_input(Context& ctx, const Conv2dGeometry& geometry, InMap<T> dy, In<T> w,
                            View<T> dx) {
   const auto e = check_conv2d("conv2d_backward_input", geometry, dx.shape, w.shape, dy.shape);
-  conv2d_backward_input(ctx, e, dy.data, w.data, dx.data);
+  with_elements<Context>(
+      dy, [&](auto from) { conv2d_backward_input(ctx, e, from.data, w.data, dx.data); });
 }
 
 /// Adds the gradient to dw [kh,kw,C/groups,O].
 template <class Context, class T>
-void conv2d_backward_weight(Context& ctx, const Conv2dGeometry& geometry, InMap<T> x, In<T> dy,
+void conv2d_backward_weight(Context& ctx, const Conv2dGeometry& geometry, InMap<T> x, InMap<T> dy,
                             View<T> dw) {
   const auto e = check_conv2d("conv2d_backward_weight", geometry, x.shape, dw.shape, dy.shape);
-  with_elements<Context>(
-      x, [&](auto from) { conv2d_backward_weight(ctx, e, from.data, dy.data, dw.data); });
+  with_elements<Context>(x, [&](auto from) {
+    with_elements<Context>(dy, [&](auto upstream) {
+      conv2d_backward_weight(ctx, e, from.data, upstream.data, dw.data);
+    });
+  });
 }
 
 }  // namespace kindred::kernels

@@ -114,15 +114,13 @@ class ConvBNAct {
   Tensor<T> backward(const Run<Context, T>& run, Tensor<T> dy, InMap<T> x, Saved<T>& saved,
                      bool input_gradient = true) const {
     Context& ctx = run.ctx;
-    kernels::batch_norm_backward(ctx, dy, saved.z, run.parameter(gamma_), run.parameter(beta_),
-                                 saved.mean, saved.inv_std, config_.act, dy, run.gradient(gamma_),
-                                 run.gradient(beta_));
+    Map<T> dz = normalise_backward(run, std::move(dy), saved);
     saved = {};
-    kernels::conv2d_backward_weight(ctx, geometry_, x, dy, run.gradient(weight_));
+    kernels::conv2d_backward_weight(ctx, geometry_, x, dz, run.gradient(weight_));
     Tensor<T> dx;
     if (input_gradient) {
       dx = run.make(x.shape, "conv_bn_act.dx");
-      kernels::conv2d_backward_input(ctx, geometry_, dy, run.parameter(weight_), dx);
+      kernels::conv2d_backward_input(ctx, geometry_, dz, run.parameter(weight_), dx);
     }
     return dx;
   }
@@ -144,6 +142,26 @@ class ConvBNAct {
                                     run.buffer(mean_), run.buffer(variance_), epsilon<T>,
                                     norm.scale, norm.shift);
     return norm;
+  }
+
+  /// The gradient of z: as BF16 if the products that read it would round it anyway, else in the
+  /// memory of dy.
+  template <class Context, class T>
+  Map<T> normalise_backward(const Run<Context, T>& run, Tensor<T> dy, const Saved<T>& saved) const {
+    Map<T> rounded;
+    if (geometry_.pointwise() && saved.z.is_rounded())
+      rounded = run.make_map(dy.shape, "conv_bn_act.dz", Storage::bf16);
+    const auto compute = [&](auto dz) {
+      kernels::batch_norm_backward(run.ctx, dy, saved.z, run.parameter(gamma_),
+                                   run.parameter(beta_), saved.mean, saved.inv_std, config_.act, dz,
+                                   run.gradient(gamma_), run.gradient(beta_));
+    };
+    if (rounded.is_rounded()) {
+      with_elements<Context>(rounded, compute);
+      return rounded;
+    }
+    compute(View<T>(dy));
+    return dy;
   }
 
   Config config_;

@@ -366,8 +366,9 @@ void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const T* x, co
 }
 
 // ---- maps in BF16 -------------------------------------------------------------------------------
-// The layers of networks convert between memory and cache, a few rows at a time; what other
-// convolutions there are goes through a whole map of T.
+// Pointwise convolutions are products of factors rounded to BF16 if one of their maps is. Depthwise
+// ones and stems convert between memory and cache, a few rows at a time; what other convolutions
+// there are goes through a whole map of T.
 
 /// A copy of x in T; if it is in T, x itself.
 template <class T, class X>
@@ -381,6 +382,11 @@ const T* unrounded(Context& ctx, const X* x, [[maybe_unused]] const Tensor<T>& c
     return copy.data;
   }
 }
+/// Room for that.
+template <class T, class X>
+Tensor<T> room_unrounded(Context& ctx, std::int64_t size, const char* label) {
+  return ctx.make<T>({std::is_same_v<X, T> ? 0 : size}, label);
+}
 
 /// y = conv(x, w), rounded; X is T or BFloat16.
 template <class T, class X>
@@ -388,18 +394,16 @@ void conv2d_forward_rounded(Context& ctx, const Conv2dExtents& e, const X* x, co
                             BFloat16* y) {
   const std::int64_t pixels = e.batch * e.out_height * e.out_width;
   if (pixels == 0 || e.out_channels == 0 || e.channels == 0) return;
+  if (e.pointwise())
+    return gemm_bf16(ctx, pixels, e.out_channels, e.channels, x, w, Transpose::no, y);
   if constexpr (std::is_same_v<X, BFloat16>) {
     if (e.depthwise()) return depthwise_conv2d_forward_rounded(ctx, e, x, w, y);
-    if (e.pointwise())
-      return gemm_rounded(ctx, pixels, e.out_channels, e.channels, RowsOfRoundedA<T>{x, e.channels},
-                          w, y);
   } else {
     if (has_stem_forward(e, GemmTile<T>::rows))
       return stem_conv2d_forward(ctx, e, x, w, AffineEpilogue<T>{}, y);
   }
-  constexpr bool rounded_x = std::is_same_v<X, BFloat16>;
   const std::int64_t size = e.batch * e.height * e.width * e.channels;
-  auto from = ctx.make<T>({rounded_x ? size : 0}, "unrounded x");
+  auto from = room_unrounded<T, X>(ctx, size, "unrounded x");
   auto to = ctx.make<T>({pixels * e.out_channels}, "unrounded y");
   const T* none = nullptr;
   conv2d_forward(ctx, e, unrounded(ctx, x, from), w, none, none, Activation::identity, to.data);
@@ -409,16 +413,29 @@ void conv2d_forward_rounded(Context& ctx, const Conv2dExtents& e, const X* x, co
 }
 
 template <class T>
-void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const BFloat16* x, const T* dy,
-                            T* dw) {
-  if (e.channels == 0 || e.out_channels == 0) return;
-  if (e.depthwise()) return depthwise_conv2d_backward_weight(ctx, e, x, dy, dw);
+void conv2d_backward_input(Context& ctx, const Conv2dExtents& e, const BFloat16* dy, const T* w,
+                           T* dx) {
+  const std::int64_t pixels = e.batch * e.out_height * e.out_width;
   if (e.pointwise())
-    return gemm_of(ctx, e.channels, e.out_channels, e.batch * e.height * e.width,
-                   ColumnsOfRoundedA<T>{x, e.channels}, RowsOfB<T>{dy, e.out_channels}, dw,
-                   e.out_channels, true);
-  auto copy = ctx.make<T>({e.batch * e.height * e.width * e.channels}, "unrounded x");
-  conv2d_backward_weight(ctx, e, unrounded(ctx, x, copy), dy, dw);
+    return gemm_bf16(ctx, pixels, e.channels, e.out_channels, dy, w, Transpose::yes, dx);
+  auto copy = room_unrounded<T, BFloat16>(ctx, pixels * e.out_channels, "unrounded dy");
+  conv2d_backward_input(ctx, e, unrounded(ctx, dy, copy), w, dx);
+}
+
+/// X and Y are T or BFloat16, one of them BFloat16.
+template <class T, class X, class Y>
+requires(!std::is_same_v<X, T> ||
+         !std::is_same_v<Y, T>) void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e,
+                                                            const X* x, const Y* dy, T* dw) {
+  const std::int64_t pixels = e.batch * e.out_height * e.out_width;
+  if (e.channels == 0 || e.out_channels == 0) return;
+  if (e.pointwise())
+    return gemm_bf16_transposed(ctx, e.channels, e.out_channels, pixels, x, dy, dw);
+  if constexpr (std::is_same_v<Y, T>)
+    if (e.depthwise()) return depthwise_conv2d_backward_weight(ctx, e, x, dy, dw);
+  auto x_copy = room_unrounded<T, X>(ctx, e.batch * e.height * e.width * e.channels, "unrounded x");
+  auto dy_copy = room_unrounded<T, Y>(ctx, pixels * e.out_channels, "unrounded dy");
+  conv2d_backward_weight(ctx, e, unrounded(ctx, x, x_copy), unrounded(ctx, dy, dy_copy), dw);
 }
 
 }  // namespace kindred::cpu
