@@ -106,7 +106,7 @@ TEST_CASE("BF16 activations: a step is planned in little more than half the memo
 
 TEST_CASE("BF16 activations: losses and gradients are near those of full precision") {
   const Run full = train(kd::Storage::scalar, 1, 0), rounded = train(kd::Storage::bf16, 1, 0);
-  CHECK(rounded.losses[0] == Approx(full.losses[0]).epsilon(0.03));
+  CHECK(rounded.losses[0] == Approx(full.losses[0]).epsilon(0.05));
   CHECK(cosine(rounded.gradients, full.gradients) > 0.85);
   CHECK(rounded.gradients != full.gradients);
 }
