@@ -10,6 +10,7 @@
 #include <kindred/kernels/cpu/conv2d.hpp>
 #include <kindred/kernels/cpu/global_average_pool.hpp>
 #include <kindred/kernels/global_average_pool.hpp>
+#include <kindred/kernels/separable_conv2d.hpp>
 
 #include "support/numeric.hpp"
 
@@ -130,6 +131,78 @@ TEST_CASE("BF16 maps: convolution forward") {
   }
 }
 
+TEST_CASE("BF16 maps: convolution with its epilogue, as inference has it") {
+  for (const Case& c : cases)
+    for (const Activation act : {Activation::hardswish, Activation::swish}) {
+      INFO(name(c));
+      Convolution conv(c);
+      const Full scale = random_values<float>(c.out, 5), shift = random_values<float>(c.out, 6);
+      const Shape channels{c.out};
+      const auto forward = [&](const auto& from, auto out) {
+        cpu::Context ctx(2);
+        run_planned(ctx, [&] {
+          kernels::conv2d_forward(ctx, conv.geometry, view(from, conv.x),
+                                  view(std::as_const(conv.weights), conv.w), view(scale, channels),
+                                  view(shift, channels), act, view(out, conv.y));
+        });
+        return out;
+      };
+      const Full nothing = poisoned<float>(conv.y.size());
+      const Full expected = forward(conv.full_x, nothing), full = forward(conv.rounded_x, nothing);
+      CHECK(difference(full, expected) < 1e-6);
+      CHECK(forward(conv.rounded_x, unwritten(conv.y.size())) == rounded(full));
+      CHECK(forward(conv.full_x, unwritten(conv.y.size())) == rounded(full));
+    }
+}
+
+TEST_CASE("BF16 maps: depthwise and pointwise convolution in one pass") {
+  const Case separable[] = {{{1, 7, 9, 6}, 6, 3, 1, 0},     {{2, 14, 14, 16}, 32, 3, 2, 0},
+                            {{1, 28, 28, 33}, 70, 5, 1, 0}, {{3, 5, 6, 400}, 130, 5, 2, 0},
+                            {{1, 1, 1, 8}, 3, 3, 1, 0},     {{2, 31, 33, 17}, 257, 3, 1, 0},
+                            {{5, 56, 56, 64}, 64, 3, 1, 0}};
+  for (const Case& c : separable)
+    for (const Activation act : {Activation::hardswish, Activation::swish}) {
+      INFO(name(c));
+      const std::int64_t channels = c.x[3];
+      const Convolution first({c.x, channels, c.kernel, c.stride, channels});
+      const Convolution second({first.y, c.out, 1, 1, 1});
+      const Full s1 = random_values<float>(channels, 5), b1 = random_values<float>(channels, 6),
+                 s2 = random_values<float>(c.out, 7), b2 = random_values<float>(c.out, 8);
+      const auto v = [](const Full& values) {
+        return view(values, {static_cast<std::int64_t>(values.size())});
+      };
+      Rounded packed(
+          static_cast<std::size_t>(cpu::conv2d_rounded_size(cpu::Context(1), second.w) + 32));
+      const auto misplaced = reinterpret_cast<std::uintptr_t>(packed.data()) % 64 / 2;
+      BFloat16* aligned = packed.data() + (32 - misplaced) % 32;
+      cpu::conv2d_pack_rounded(cpu::Context(1), second.w, second.weights.data(), aligned);
+      kernels::PreparedWeight<float> prepared;
+      prepared.rounded = aligned;
+      const auto fused = [&](auto out, int threads) {
+        cpu::Context ctx(threads);
+        run_planned(ctx, [&] {
+          kernels::separable_conv2d_forward(ctx, first.geometry, view(first.rounded_x, c.x),
+                                            view(first.weights, first.w), {v(s1), v(b1), act},
+                                            prepared, {v(s2), v(b2), act}, view(out, second.y));
+        });
+        return out;
+      };
+      Rounded between = unwritten(first.y.size()), expected = unwritten(second.y.size());
+      cpu::Context ctx(1);
+      run_planned(ctx, [&] {
+        kernels::conv2d_forward(ctx, first.geometry, view(first.rounded_x, c.x),
+                                view(first.weights, first.w), v(s1), v(b1), act,
+                                view(between, first.y));
+        kernels::conv2d_forward(ctx, second.geometry, view(between, first.y),
+                                view(second.weights, second.w), v(s2), v(b2), act,
+                                view(expected, second.y));
+      });
+      CHECK(fused(unwritten(second.y.size()), 1) == expected);
+      CHECK(fused(unwritten(second.y.size()), 3) == expected);
+      CHECK(rounded(fused(poisoned<float>(second.y.size()), 2)) == expected);
+    }
+}
+
 TEST_CASE("BF16 maps: gradients of convolutions") {
   for (const Case& c : cases) {
     INFO(name(c));
@@ -150,7 +223,8 @@ TEST_CASE("BF16 maps: gradients of convolutions") {
 
 TEST_CASE("BF16 maps: kernels for full precision refuse them, and the reverse") {
   Convolution conv(cases[0]);
-  CHECK_THROWS_WITH(conv.forward<float>(conv.rounded_x),
+  const MapView<float> map = view(std::as_const(conv.rounded_x), conv.x);
+  CHECK_THROWS_WITH(View<const float>(map),
                     ContainsSubstring("a kernel for full precision met a BF16 map [2, 7, 9, 5]"));
   cpu::Context ctx(1);
   Rounded y(16);

@@ -107,6 +107,22 @@ struct PairSource {
   }
 };
 
+/// Rows of k elements that follow each other, rounded, as whole pairs.
+template <class S>
+inline void pad_rows(const S* from, std::int64_t rows, std::int64_t k, BFloat16* to) {
+  const auto round_run = [](const S* run, std::int64_t n, BFloat16* out) {
+    if constexpr (std::is_same_v<S, BFloat16>)
+      std::copy_n(run, n, out);
+    else
+      convert<float>(run, n, out);
+  };
+  if (k % 2 == 0) return round_run(from, rows * k, to);
+  for (std::int64_t i = 0; i < rows; ++i, from += k, to += k + 1) {
+    round_run(from, k, to);
+    to[k] = {0};
+  }
+}
+
 /// The sliver of `used` columns of B = w^T: w holds its columns as rows, ld elements apart.
 inline void pack_transposed_sliver(const float* w, std::int64_t ld, std::int64_t k,
                                    std::int64_t used, BFloat16* to) {
@@ -159,12 +175,16 @@ struct PairRowsCut {
   PairRowsCut(std::int64_t m, std::int64_t n, std::int64_t pairs) {
     const std::int64_t panels = divide_up(m, PairTile::rows);
     rows = PairTile::rows * std::clamp<std::int64_t>(panels / 24, 1, 32);
-    constexpr std::int64_t cached = std::int64_t{1} << 17;  // pairs
-    columns = std::min(cached / std::max<std::int64_t>(pairs, 1), n);
+    columns = std::min(cached_columns(pairs), n);
     // Few rows share the work by columns.
     const std::int64_t chunks = divide_up(m, rows);
     if (chunks < 8) columns = std::min(columns, divide_up(n * chunks, std::int64_t{8}));
-    columns = round_up(std::max<std::int64_t>(columns, 1), PairTile::columns);
+    columns = round_up(columns, PairTile::columns);
+  }
+  /// Columns of B of which half a MiB is left in the cache, whole slivers.
+  static std::int64_t cached_columns(std::int64_t pairs) {
+    const std::int64_t most = (std::int64_t{1} << 17) / std::max<std::int64_t>(pairs, 1);
+    return std::max(most / PairTile::columns, std::int64_t{1}) * PairTile::columns;
   }
 };
 
@@ -189,28 +209,25 @@ void gemm_bf16_packed(Context& ctx, std::int64_t m, const S* a, std::int64_t lda
       PairPanel panel{packed, padded};
       if constexpr (std::is_same_v<S, BFloat16>)
         if (k % 2 == 0 && rows == PairTile::height(rows)) panel = {from, lda};
-      for (std::int64_t r = 0; r < rows && panel.data == packed; ++r) {
-        if constexpr (std::is_same_v<S, BFloat16>)
-          std::copy_n(from + r * lda, k, packed + r * padded);
-        else
-          convert<float>(from + r * lda, k, packed + r * padded);
-        if (k % 2 != 0) packed[r * padded + k] = {0};
-      }
+      if (panel.data == packed)
+        for (std::int64_t r = 0; r < rows; ++r) pad_rows(from + r * lda, 1, k, packed + r * padded);
       multiply_pair_panel<false>(panel, b.at(j), b.pairs(), row, rows, j, columns, to);
     }
   });
 }
 
-/// c = A op(w): A [m,k] of float or BFloat16, op(w) [k,n], c [m,n] of float or BFloat16.
+/// c = A op(w): A [m,k] of float or BFloat16, op(w) [k,n], c [m,n] of float or BFloat16; finished
+/// by the epilogue unless it is null.
 template <class S, class Out>
 void gemm_bf16(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, const S* a,
-               const float* w, Transpose transpose, Out* c) {
+               const float* w, Transpose transpose, Out* c,
+               const AffineEpilogue<float>* epilogue = nullptr) {
   if (m == 0 || n == 0) return;
   PackedPairs b{nullptr, k, n};
   auto packed = ctx.make<BFloat16>({b.size()}, "packed B");
   b.data = packed.data;
   ctx.parallel_for(b.slivers(), [&](std::int64_t i) { b.pack(w, transpose, i); });
-  gemm_bf16_packed(ctx, m, a, k, b, c, nullptr);
+  gemm_bf16_packed(ctx, m, a, k, b, c, epilogue);
 }
 
 // ---- columns ------------------------------------------------------------------------------------
