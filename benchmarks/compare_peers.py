@@ -9,10 +9,12 @@ Cases:
                                 SGD with momentum and weight decay
     MarginStep/BATCH/D/C        ArcMargin + CELoss: loss, gradients of features and weight
     TopK/IMAGES/D/K             the K most similar of all features, for each of them
+    InferenceBF16, TrainStepBF16    in BF16, as each of them has it: kindred Storage::bf16, PyTorch
+                                autocast, OpenVINO its precision hint
 
 Everybody has the same network, weights and images: kindred writes them, the peers load every tensor
-by name and shape, and the features of Inference are compared with kindred's. All compute in
-float32.
+by name and shape, and the features of Inference are compared with kindred's in float32. All others
+than the BF16 cases compute in float32.
 
 Every peer holds a case in a process of its own (peers/), so that its peak of resident memory is its
 own. In every round each of them is asked in turn to measure for some seconds while the others wait
@@ -49,10 +51,13 @@ PEERS_OF = {
     "Inference": ["eager", "jit", "compile", "paddle", "paddle-inference", "onnxruntime",
                   "openvino"],
     "TrainStep": ["eager", "compile", "paddle"],
+    "InferenceBF16": ["eager", "compile", "openvino"],
+    "TrainStepBF16": ["eager", "compile"],
     "MarginStep": ["eager", "compile", "paddle"],
     "TopK": ["faiss"],
 }
-PROGRAM_OF = {"Inference": "pplcnet", "TrainStep": "pplcnet", "MarginStep": "margin_softmax",
+PROGRAM_OF = {"Inference": "pplcnet", "TrainStep": "pplcnet", "InferenceBF16": "pplcnet",
+              "TrainStepBF16": "pplcnet", "MarginStep": "margin_softmax",
               "TopK": "retrieval"}
 DEFAULT_CASES = ["TrainStep/x1_0/32", "TrainStep/x2_5/32", "Inference/x1_0/1", "Inference/x1_0/32",
                  "Inference/x2_5/1", "Inference/x2_5/32", "MarginStep/64/512/185341",
@@ -248,7 +253,7 @@ def write_reference(options):
         return
     for case in options.cases:
         kind, *arguments = case.split("/")
-        if kind != "Inference":
+        if not kind.startswith("Inference"):
             continue
         path = os.path.join(options.reference, "_".join(arguments) + ".onnx")
         say(f"exporting {os.path.basename(path)}")
@@ -289,7 +294,7 @@ def main():
             print_kind(kind, cases, [measured[c] for c in cases])
     print(f"Milliseconds: medians of {options.repeats} interleaved rounds (lowest..highest), each "
           f"the median of at least {options.seconds} s, and the peak of resident memory of the "
-          f"whole process; {options.threads} threads, float32.")
+          f"whole process; {options.threads} threads, float32 where the case does not say BF16.")
     versions = sorted({r["version"] for m in measured.values() for r in m["ready"].values()
                        if "version" in r})
     shown = ["PADDLE_PYTHON" if a == options.paddle_python else a for a in sys.argv]

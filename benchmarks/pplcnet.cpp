@@ -1,6 +1,6 @@
 // One training step and one inference of the PP-ShiTu recognition model (PPLCNet, FC 1280 -> 512,
 // ArcMargin, CELoss, momentum) on 224 x 224 images. Names: TrainStep/x1_0/32, Inference/x2_5/1;
-// TrainStepBF16 keeps its activations in BF16.
+// TrainStepBF16 and InferenceBF16 are those with Storage::bf16.
 //   build/benchmarks/pplcnet --reference=DIR
 // measures nothing and writes what compare_peers.py gives to the peers: for each scale the weights
 // DIR/x1_0.safetensors and the features of the images, DIR/x1_0.npy, and the images,
@@ -70,10 +70,10 @@ void train_step(benchmark::State& state, double scale, std::int64_t batch, kd::S
       static_cast<double>(session.plan({batch, side, side, 3}).bytes()) / (1 << 20);
 }
 
-void inference(benchmark::State& state, double scale, std::int64_t batch) {
+void inference(benchmark::State& state, double scale, std::int64_t batch, kd::Storage storage) {
   const Model model = make_model(scale);
   const std::vector<float> images = make_images(batch);
-  auto session = model.session();
+  auto session = model.session({.activations = storage});
   const kd::View<const float> x{images.data(), {batch, side, side, 3}};
   session.features(x);
   for (auto _ : state) benchmark::DoNotOptimize(session.features(x).data);
@@ -118,19 +118,22 @@ void write_reference(const std::filesystem::path& folder) {
 void register_all() {
   for (const auto& [name, scale] : scales)
     for (const std::int64_t batch : {1, 32}) {
-      const auto add = [&](const char* kind, auto function) {
+      const auto add = [&](const std::string& kind, auto function) {
         benchmark::RegisterBenchmark(kd::text(kind, '/', name, '/', batch).c_str(), function, scale,
                                      batch)
             ->Unit(benchmark::kMillisecond)
             ->UseRealTime();
       };
-      for (const kd::Storage storage : {kd::Storage::scalar, kd::Storage::bf16})
+      for (const kd::Storage storage : {kd::Storage::scalar, kd::Storage::bf16}) {
+        const std::string suffix = storage == kd::Storage::bf16 ? "BF16" : "";
         if (batch > 1)
-          add(storage == kd::Storage::bf16 ? "TrainStepBF16" : "TrainStep",
-              [storage](benchmark::State& state, double s, std::int64_t b) {
-                train_step(state, s, b, storage);
-              });
-      add("Inference", inference);
+          add("TrainStep" + suffix, [storage](benchmark::State& state, double s, std::int64_t b) {
+            train_step(state, s, b, storage);
+          });
+        add("Inference" + suffix, [storage](benchmark::State& state, double s, std::int64_t b) {
+          inference(state, s, b, storage);
+        });
+      }
     }
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """PPLCNet and ArcMargin in PyTorch, as its users write them: eager in channels_last, TorchScript
-frozen and optimised for inference, torch.compile. See worker.py for how it is run.
+frozen and optimised for inference, torch.compile; the BF16 cases with autocast. See worker.py for
+how it is run.
 
     python torch_peer.py --export Inference/x1_0/32 REFERENCE FILE.onnx
 
@@ -148,10 +149,14 @@ def recognizer(scale, batch, reference):
     return model.to(memory_format=last), images.contiguous(memory_format=last)
 
 
-def inference(scale, batch, variant, reference):
+def autocast(bf16):
+    return torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+
+
+def inference(scale, batch, variant, reference, bf16):
     model, x = recognizer(scale, batch, reference)
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), autocast(bf16):
         if variant == "jit":
             model = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(model, x)))
         elif variant == "compile":
@@ -160,14 +165,14 @@ def inference(scale, batch, variant, reference):
             model = torch.compile(model)
 
     def step():
-        with torch.no_grad():
+        with torch.no_grad(), autocast(bf16):
             return model(x)
 
     step()
-    return step, {"difference": reference.difference(step().numpy())}
+    return step, {"difference": reference.difference(step().float().numpy())}
 
 
-def train_step(scale, batch, variant, reference):
+def train_step(scale, batch, variant, reference, bf16):
     model, x = recognizer(scale, batch, reference)
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4,
@@ -177,7 +182,9 @@ def train_step(scale, batch, variant, reference):
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(forward(x, label), label).backward()
+        with autocast(bf16):
+            loss = F.cross_entropy(forward(x, label), label)
+        loss.backward()
         optimizer.step()
 
     step()
@@ -206,8 +213,8 @@ def prepare(kind, arguments, options):
         step, ready = margin_step(*arguments, options.variant)
     else:
         reference = worker.Reference(options.reference, arguments[0])
-        make = {"Inference": inference, "TrainStep": train_step}[kind]
-        step, ready = make(*arguments, options.variant, reference)
+        make = {"Inference": inference, "TrainStep": train_step}[kind.removesuffix("BF16")]
+        step, ready = make(*arguments, options.variant, reference, kind.endswith("BF16"))
     return step, dict(ready, version=f"PyTorch {torch.__version__}")
 
 

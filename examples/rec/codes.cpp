@@ -64,7 +64,7 @@ void codes(const Options& options) {
         "trained for");
   const Model model = trained_model(experiment, options);
   auto evaluation = experiment.evaluation();
-  auto session = model.session();
+  auto session = model.session({.activations = experiment.evaluation_activations()});
   const auto extract = [&](kindred::data::Loader& loader) {
     auto table = kindred::data::extract_features(loader, features_of(session), print_progress);
     report_unreadable(loader);

@@ -28,7 +28,7 @@ void evaluate(const Options& options) {
   const Experiment experiment(options.config, options.overrides);
   const Model model = trained_model(experiment, options);
   auto evaluation = experiment.evaluation();
-  auto session = model.session();
+  auto session = model.session({.activations = experiment.evaluation_activations()});
   const auto result = evaluation(features_of(session), print_progress);
   std::cout << result << '\n';
   const auto print = [](const std::vector<kindred::train::Metric>& metrics) {
@@ -51,7 +51,7 @@ void extract(const Options& options) {
   const Experiment experiment(options.config, options.overrides);
   const Model model = trained_model(experiment, options);
   auto evaluation = experiment.evaluation();
-  auto session = model.session();
+  auto session = model.session({.activations = experiment.evaluation_activations()});
   // What can be searched is the gallery; with one set it is the gallery, too.
   kindred::data::Loader& loader =
       evaluation.gallery() != nullptr ? *evaluation.gallery() : evaluation.query();
@@ -84,7 +84,7 @@ void query(const Options& options) {
                                            " lines; write both with rec extract"));
   // One image through the transforms of DataLoader.Eval.
   auto loader = experiment.evaluation_loader_for(options.image);
-  auto session = model.session();
+  auto session = model.session({.activations = experiment.evaluation_activations()});
   const auto feature = kindred::data::extract_features(*loader, features_of(session));
   const auto nearest = kindred::eval::top_k({.features = feature.features()},
                                             {.features = {gallery.values.data(), gallery.shape}},

@@ -143,10 +143,10 @@ void compare(const Options& options) {
   Json rows = Json::array();
   add_row(rows, "raw pixels", evaluation, RawPixels{});
   {
-    auto session = untrained.session();
+    auto session = untrained.session({.activations = experiment.evaluation_activations()});
     add_row(rows, "untrained", evaluation, features_of(session));
   }
-  auto session = trained.session();
+  auto session = trained.session({.activations = experiment.evaluation_activations()});
   const auto result = add_row(rows, "trained", evaluation, features_of(session));
   report_unreadable(evaluation.query());
 

@@ -194,7 +194,7 @@ Outcome run(const Method& method, const Options& options, const Budget& budget,
   Outcome outcome{.seconds = budget.seconds};
   if (budget.epochs > 0) outcome.steps = experiment.train(model, false).steps;
   auto evaluation = experiment.evaluation();
-  auto session = model.session();
+  auto session = model.session({.activations = experiment.evaluation_activations()});
   const auto result = evaluation(features_of(session));
   outcome.recall = result.recall_of(1);
   outcome.map_at_r = result.map_at_r;

@@ -252,8 +252,6 @@ TEST_CASE("experiment: what is not here is refused with the key's name") {
              ContainsSubstring("AMP.dtype: there is no float16; set AMP.dtype to bfloat16"));
   CHECK_THAT(refused("AMP={use_amp: True, dtype: bfloat16, level: O2}"),
              ContainsSubstring("AMP: only level O1"));
-  CHECK_THAT(refused("AMP={use_amp: True, dtype: bfloat16, use_fp16_test: True}"),
-             ContainsSubstring("without use_fp16_test"));
   CHECK_THAT(refused("Global.use_dali=True"), ContainsSubstring("Global.use_dali: only False"));
   CHECK_THAT(refused("Global.epoch=7"),
              ContainsSubstring("Global.epoch: unknown key (did you mean epochs?)"));
@@ -336,6 +334,7 @@ TEST_CASE("experiment: AMP with bfloat16 trains with activations in BF16") {
     const auto e = experiment(o);
     config::Model model = e.make_model();
     e.train(model, false);
+    CHECK(e.evaluation_activations() == Storage::scalar);
     return std::pair(e.activations(),
                      std::vector<float>(model.trainable().begin(), model.trainable().end()));
   };
@@ -343,6 +342,18 @@ TEST_CASE("experiment: AMP with bfloat16 trains with activations in BF16") {
   CHECK(full.first == Storage::scalar);
   CHECK(rounded.first == Storage::bf16);
   CHECK(rounded.second != full.second);
+}
+
+TEST_CASE("experiment: AMP.use_fp16_test evaluates in BF16") {
+  Images images;
+  const auto of_last_epoch = [&](const std::string& amp) {
+    const auto e = experiment(with(with(small(images), amp), "Global.eval_during_train=true"));
+    config::Model model = e.make_model();
+    e.train(model, false);
+    return std::pair(e.evaluation_activations(), model.feature_size());
+  };
+  CHECK(of_last_epoch("AMP={use_amp: True, dtype: bfloat16, use_fp16_test: True}").first ==
+        Storage::bf16);
 }
 
 TEST_CASE("experiment: groups of parameters and the moving average of weights") {

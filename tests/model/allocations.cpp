@@ -110,7 +110,7 @@ void expect_no_allocation(Model& model, const Optimizer& optimizer, int threads,
           }
         }) == 0);
 
-  auto inference = model.session({.threads = threads});
+  auto inference = model.session({.threads = threads, .activations = activations});
   const auto infer = [&](kd::View<const float> x) {
     inference.features(x);
     inference.backbone(x);

@@ -98,7 +98,7 @@ class PPLCNetMap {
     template <class Context, class T>
     Map<T> forward(const Run<Context, T>& run, InMap<T> x, Saved<T>& saved, Storage as) const {
       if (!run.training && !squeeze_excite_)
-        return layers::ConvBNAct::infer_separable<Context, T>(run, depthwise_, *pointwise_, x);
+        return layers::ConvBNAct::infer_separable<Context, T>(run, depthwise_, *pointwise_, x, as);
       auto filtered = depthwise_.forward_map(run, x, saved.depthwise, run.storage);
       Map<T> weighted;
       if (squeeze_excite_) {

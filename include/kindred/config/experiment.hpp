@@ -202,8 +202,8 @@ class BasicExperiment {
     std::unique_ptr<Evaluation> evaluation;
     if (evaluates_) {
       evaluation = std::make_unique<Evaluation>(*this);
-      options.evaluate = [&evaluation](const Model& m) {
-        auto session = m.session();
+      options.evaluate = [this, &evaluation](const Model& m) {
+        auto session = m.session({.activations = evaluation_activations_});
         auto all = metrics((*evaluation)([&](const auto& x) { return session.features(x); }));
         all.insert(all.end(), evaluation->further().begin(), evaluation->further().end());
         for (auto& top :
@@ -228,8 +228,9 @@ class BasicExperiment {
     return model;
   }
 
-  /// How training keeps its activations: AMP.
+  /// How training and sessions of inference store their activations: AMP.
   Storage activations() const { return activations_; }
+  Storage evaluation_activations() const { return evaluation_activations_; }
   const std::filesystem::path& output() const { return options_.output; }
   std::optional<eval::Binarize> binarization() const { return metrics_.binarize; }
   data::ImageSize image_size() const { return image_; }
@@ -306,10 +307,10 @@ class BasicExperiment {
                                            : "BasicExperiment<Cuda> (of the examples: rec_cuda, "
                                              "which is built where nvcc is found)"));
   }
-  /// Of mixed precision there are activations stored as BF16, AMP: {use_amp: True, dtype:
-  /// bfloat16}, which need no scale of the loss. In PaddleClas the section alone turns mixed
-  /// precision on, with products in FP16: without dtype it is refused. Level O2 is, too: parameters
-  /// stay in FP32.
+  /// Of mixed precision there is Storage::bf16, AMP: {use_amp: True, dtype: bfloat16}, which needs
+  /// no scale of the loss; use_fp16_test: True is the same for inference. In PaddleClas the section
+  /// alone turns mixed precision on, with products in FP16: without dtype it is refused. Level O2
+  /// is, too: parameters stay in FP32.
   void read_mixed_precision(const Section& s) {
     for (const char* key : {"scale_loss", "use_dynamic_loss_scaling", "use_promote"}) s.accept(key);
     const auto dtype = s.get<std::string>("dtype", "float16");
@@ -320,14 +321,11 @@ class BasicExperiment {
     if (dtype != "bfloat16")
       throw ConfigError(text("AMP.dtype: there is no ", dtype,
                              "; set AMP.dtype to bfloat16, which ",
-                             "stores activations of training as BF16 and computes in FP32, or ",
-                             "AMP.use_amp to False"));
-    if (level != "O1" || fp16_test)
-      throw ConfigError(
-          "AMP: only level O1 without use_fp16_test is there: parameters and "
-          "evaluation are FP32");
+                             "needs no scale of the loss, or AMP.use_amp to False"));
+    if (level != "O1") throw ConfigError("AMP: only level O1 is there: parameters are FP32");
     check_storage<typename Model::Context, typename Model::Scalar>("AMP", Storage::bf16);
     activations_ = Storage::bf16;
+    if (fp16_test) evaluation_activations_ = Storage::bf16;
   }
   void read_metric(const Section& s) {
     s.accept("Train");
@@ -344,7 +342,7 @@ class BasicExperiment {
   FitOptions<Model> options_;
   std::vector<train::ParameterGroup<>> groups_;
   bool evaluates_ = true;
-  Storage activations_ = Storage::scalar;
+  Storage activations_ = Storage::scalar, evaluation_activations_ = Storage::scalar;
   data::ImageSize image_;
   Seed seed_;
   Metrics metrics_;

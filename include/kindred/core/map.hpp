@@ -11,11 +11,13 @@
 
 namespace kindred {
 
-/// How a training pass stores the maps between the layers of convolutional backbones, which it
-/// keeps for the backward.
+/// How a pass stores the maps between the layers of convolutional backbones, and what the factors
+/// of its pointwise convolutions are.
 enum class Storage {
   scalar,  ///< as they were computed
-  bf16,    ///< rounded to BF16 and computed with in float: half the memory
+  /// Rounded to BF16: half the memory. Pointwise convolutions round their factors to BF16 and sum
+  /// up in float (fast where the processor has AVX512_BF16); everything else computes in float.
+  bf16,
 };
 
 /// Contexts whose kernels read and write maps in BF16, and the scalar that they compute in.

@@ -60,7 +60,7 @@ struct Run {
   bool input_gradient = false;         ///< whether the backward must reach the images
   RandomKey random;                    ///< seed and step of this pass; layers set the stream
   PreparedWeights<Scalar>* weights = nullptr;  ///< in inference, on contexts that use them
-  Storage storage = Storage::scalar;           ///< of the maps that a training pass keeps
+  Storage storage = Storage::scalar;           ///< of the maps between layers
   /// In training passes of a model with a parameter that is updated in tiles: the optimizer's step
   /// on it, and where the kernel says whether it was taken (1, or 0 if something is not finite).
   const RowUpdate<Context, Scalar>* row_update = nullptr;

@@ -84,10 +84,10 @@ void batch_norm_inverse_std(Context& ctx, In<T> var, std::type_identity_t<T> eps
 ///   dbeta += sum g,  dgamma += sum g u   (skipped where the data is null),
 ///   dx = gamma inv_std (g - sum(g)/R - u sum(g u)/R)   if `training` (batch statistics),
 ///   dx = gamma inv_std g                               otherwise (frozen statistics).
-/// Assigns dx, which may be dy; mean and inv_std are those that the forward used.
-template <class Context, class T>
+/// Assigns dx, which may be dy, or BF16; mean and inv_std are those that the forward used.
+template <class Context, class T, class DX>
 void batch_norm_backward(Context& ctx, In<T> dy, InMap<T> x, In<T> gamma, In<T> beta, In<T> mean,
-                         In<T> inv_std, Activation act, View<T> dx, View<T> dgamma, View<T> dbeta,
+                         In<T> inv_std, Activation act, View<DX> dx, View<T> dgamma, View<T> dbeta,
                          bool training = true) {
   const Shape channels{x.shape.back()};
   check_shape("batch_norm_backward: dy", dy.shape, x.shape);

@@ -31,6 +31,11 @@ struct Conv2dGeometry {
   std::int64_t padding = 0;
   std::int64_t groups = 1;
 
+  /// See Conv2dExtents.
+  bool pointwise() const {
+    return kernel_h == 1 && kernel_w == 1 && stride == 1 && padding == 0 && groups == 1;
+  }
+
   /// [B,H,W,C] -> [B, (H + 2 padding - kernel_h)/stride + 1, (W + 2 padding - kernel_w)/stride + 1,
   /// out_channels]. Throws ShapeError if x is no image batch, is smaller than the kernel, or has
   /// channels that do not divide into the groups; ConfigError if the geometry itself is impossible.

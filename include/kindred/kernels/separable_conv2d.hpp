@@ -16,12 +16,16 @@ struct FoldedNorm {
 /// y = act(scale conv1x1(filtered) + shift) with filtered = act'(scale' depthwise(x, w) + shift'):
 /// x [B,H,W,C], w [kh,kw,1,C], y [B,H',W',O]. `packed` is what conv2d_prepared gives for the
 /// weights [1,1,C,O] of the pointwise convolution; `between` and `after` are {scale, shift,
-/// activation}. Throws ShapeError. For contexts that prepare weights; the numbers are those of two
-/// calls of conv2d_forward.
-template <class Context, class T>
-void separable_conv2d_forward(Context& ctx, const Conv2dGeometry& depthwise, In<T> x, In<T> w,
-                              const FoldedNorm<T>& between, const T* packed,
-                              const FoldedNorm<T>& after, View<T> y) {
+/// activation}. Where `packed` is BF16, so must be x, and y may be. Throws ShapeError. For contexts
+/// that prepare weights; the numbers are those of two calls of conv2d_forward.
+template <class Context, class Y>
+void separable_conv2d_forward(Context& ctx, const Conv2dGeometry& depthwise, InMap<ComputeOf<Y>> x,
+                              In<ComputeOf<Y>> w,
+                              const FoldedNorm<std::type_identity_t<ComputeOf<Y>>>& between,
+                              PreparedWeight<std::type_identity_t<ComputeOf<Y>>> packed,
+                              const FoldedNorm<std::type_identity_t<ComputeOf<Y>>>& after,
+                              View<Y> y) {
+  using T = ComputeOf<Y>;
   const char* place = "separable_conv2d_forward";
   const Shape filtered = depthwise.output_shape(x.shape, x.shape[3]);
   const auto e = check_conv2d(place, depthwise, x.shape, w.shape, filtered);
@@ -39,9 +43,18 @@ void separable_conv2d_forward(Context& ctx, const Conv2dGeometry& depthwise, In<
   const auto refuse_unknown = [](Activation a) { dispatch_activation(a, [](auto) {}); };
   refuse_unknown(between.activation);
   refuse_unknown(after.activation);
-  separable_conv2d_forward(ctx, e, out, x.data, w.data, between.scale.data, between.shift.data,
-                           between.activation, packed, after.scale.data, after.shift.data,
-                           after.activation, y.data);
+  if constexpr (StoresBF16<Context, T>)
+    if (packed.rounded != nullptr)
+      return separable_conv2d_forward_rounded(ctx, e, out, x.rounded().data, w.data,
+                                              between.scale.data, between.shift.data,
+                                              between.activation, packed.rounded, after.scale.data,
+                                              after.shift.data, after.activation, y.data);
+  if constexpr (std::is_same_v<Y, T>)
+    separable_conv2d_forward(ctx, e, out, View<const T>(x).data, w.data, between.scale.data,
+                             between.shift.data, between.activation, packed.full, after.scale.data,
+                             after.shift.data, after.activation, y.data);
+  else
+    throw Error(text(place, ": a BF16 result needs weights prepared as BF16"));
 }
 
 }  // namespace kindred::kernels

@@ -66,9 +66,12 @@ class ConvBNAct {
     const auto w = run.parameter(weight_);
     if (!run.training) {
       const Folded<T> norm = fold(run);
-      auto y = run.make(shape, "conv_bn_act.y");
-      kernels::conv2d_forward(ctx, geometry_, x, w, norm.scale, norm.shift, config_.act, y,
-                              kernels::conv2d_prepared(run, geometry_, weight_));
+      const auto prepared = kernels::conv2d_prepared(run, geometry_, weight_);
+      auto y = run.make_map(shape, "conv_bn_act.y", as);
+      with_elements<Context>(y, [&](auto out) {
+        kernels::conv2d_forward(ctx, geometry_, x, w, norm.scale, norm.shift, config_.act, out,
+                                prepared);
+      });
       return y;
     }
     const auto gamma = run.parameter(gamma_), beta = run.parameter(beta_);
@@ -87,26 +90,29 @@ class ConvBNAct {
   }
 
   /// Inference of a depthwise layer and the pointwise one behind it: in one pass where the context
-  /// prepares weights. x [B,H,W,C] -> [B,H',W',O].
+  /// prepares weights. x [B,H,W,C] -> [B,H',W',O], stored as `as`.
   template <class Context, class T>
-  static Tensor<T> infer_separable(const Run<Context, T>& run, const ConvBNAct& depthwise,
-                                   const ConvBNAct& pointwise, In<T> x) {
+  static Map<T> infer_separable(const Run<Context, T>& run, const ConvBNAct& depthwise,
+                                const ConvBNAct& pointwise, InMap<T> x, Storage as) {
     if constexpr (requires { Context::prepares_weights; })
-      if (const T* packed = kernels::conv2d_prepared(run, pointwise.geometry_, pointwise.weight_)) {
+      if (const auto packed =
+              kernels::conv2d_prepared(run, pointwise.geometry_, pointwise.weight_)) {
         const Folded<T> first = depthwise.fold(run), second = pointwise.fold(run);
         const Shape filtered = depthwise.geometry_.output_shape(x.shape, x.shape[3]);
         auto y =
-            run.make(pointwise.geometry_.output_shape(filtered, pointwise.config_.out_channels),
-                     "conv_bn_act.y");
-        kernels::separable_conv2d_forward<Context, T>(
-            run.ctx, depthwise.geometry_, x, run.parameter(depthwise.weight_),
-            {first.scale, first.shift, depthwise.config_.act}, packed,
-            {second.scale, second.shift, pointwise.config_.act}, y);
+            run.make_map(pointwise.geometry_.output_shape(filtered, pointwise.config_.out_channels),
+                         "conv_bn_act.y", as);
+        with_elements<Context>(y, [&](auto out) {
+          kernels::separable_conv2d_forward(
+              run.ctx, depthwise.geometry_, x, run.parameter(depthwise.weight_),
+              {first.scale, first.shift, depthwise.config_.act}, packed,
+              {second.scale, second.shift, pointwise.config_.act}, out);
+        });
         return y;
       }
     Saved<T> nothing;  // inference saves nothing
-    const auto filtered = depthwise.forward(run, x, nothing);
-    return pointwise.template forward<Context, T>(run, filtered, nothing);
+    const auto filtered = depthwise.forward_map(run, x, nothing, run.storage);
+    return pointwise.forward_map(run, filtered, nothing, as);
   }
 
   /// Consumes dy. Without `input_gradient` the result is empty.
@@ -114,15 +120,13 @@ class ConvBNAct {
   Tensor<T> backward(const Run<Context, T>& run, Tensor<T> dy, InMap<T> x, Saved<T>& saved,
                      bool input_gradient = true) const {
     Context& ctx = run.ctx;
-    kernels::batch_norm_backward(ctx, dy, saved.z, run.parameter(gamma_), run.parameter(beta_),
-                                 saved.mean, saved.inv_std, config_.act, dy, run.gradient(gamma_),
-                                 run.gradient(beta_));
+    Map<T> dz = normalise_backward(run, std::move(dy), saved);
     saved = {};
-    kernels::conv2d_backward_weight(ctx, geometry_, x, dy, run.gradient(weight_));
+    kernels::conv2d_backward_weight(ctx, geometry_, x, dz, run.gradient(weight_));
     Tensor<T> dx;
     if (input_gradient) {
       dx = run.make(x.shape, "conv_bn_act.dx");
-      kernels::conv2d_backward_input(ctx, geometry_, dy, run.parameter(weight_), dx);
+      kernels::conv2d_backward_input(ctx, geometry_, dz, run.parameter(weight_), dx);
     }
     return dx;
   }
@@ -144,6 +148,26 @@ class ConvBNAct {
                                     run.buffer(mean_), run.buffer(variance_), epsilon<T>,
                                     norm.scale, norm.shift);
     return norm;
+  }
+
+  /// The gradient of z: as BF16 if the products that read it would round it anyway, else in the
+  /// memory of dy.
+  template <class Context, class T>
+  Map<T> normalise_backward(const Run<Context, T>& run, Tensor<T> dy, const Saved<T>& saved) const {
+    Map<T> rounded;
+    if (geometry_.pointwise() && saved.z.is_rounded())
+      rounded = run.make_map(dy.shape, "conv_bn_act.dz", Storage::bf16);
+    const auto compute = [&](auto dz) {
+      kernels::batch_norm_backward(run.ctx, dy, saved.z, run.parameter(gamma_),
+                                   run.parameter(beta_), saved.mean, saved.inv_std, config_.act, dz,
+                                   run.gradient(gamma_), run.gradient(beta_));
+    };
+    if (rounded.is_rounded()) {
+      with_elements<Context>(rounded, compute);
+      return rounded;
+    }
+    compute(View<T>(dy));
+    return dy;
   }
 
   Config config_;

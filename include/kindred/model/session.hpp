@@ -20,9 +20,9 @@ namespace kindred {
 struct SessionOptions {
   std::int64_t max_batch = 0;  ///< larger batches throw; 0: any size
   int threads = 0;             ///< 0: all that the machine offers
-  /// bf16: a train session keeps the maps of convolutional backbones rounded to BF16, computed with
-  /// in float, in half the memory. Parameters, gradients, statistics and features stay float. For
-  /// models of float on the CPU; others, and inference, which keeps no maps, throw ConfigError.
+  /// bf16: convolutional backbones store their maps rounded to BF16, and their pointwise
+  /// convolutions multiply factors rounded to it: see Storage. Parameters, their gradients,
+  /// statistics and features stay float. For models of float on the CPU; others throw ConfigError.
   Storage activations = Storage::scalar;
 };
 
@@ -45,10 +45,7 @@ class Session {
 
   Session(const Model& model, const SessionOptions& options)
       : model_(&model), options_(options), state_(std::make_unique<State>(options.threads)) {
-    if (options.activations != Storage::scalar)
-      throw ConfigError(
-          "Session: inference keeps no activations; leave SessionOptions::activations "
-          "at Storage::scalar, bf16 is for train_session()");
+    check_storage<typename Model::Context, Scalar>("Session", options.activations);
   }
 
   /// The output of the neck, what retrieval compares: images [B,H,W,3] -> [B, feature_size()].
@@ -243,7 +240,8 @@ class Session {
                                       .parameters = model_->trainable().data(),
                                       .statistics = model_->statistics().data(),
                                       .random = {model_->seed().value, 0, 0},
-                                      .weights = &state_->weights};
+                                      .weights = &state_->weights,
+                                      .storage = options_.activations};
     typename Input::Memory uploaded;
     const View<const Scalar> input = images.on_device(worker.ctx, uploaded);
     auto x = model_->backbone().forward(run, input, worker.saved.backbone);

@@ -1,6 +1,6 @@
 #pragma once
 // Bound by memory. Training reads x twice and writes y; the backward reads dy and x twice and
-// writes dx. x and y may be BF16, read and written as such. Everything per channel stays in the
+// writes dx. x, y and dx may be BF16, read and written as such. Everything per channel stays in the
 // first-level cache.
 //
 // Channels are the fastest extent and often few, so several rows are treated as one "wide" row:
@@ -213,9 +213,9 @@ void batch_norm_backward_sums(const WideRows<T>& wide, std::int64_t begin, std::
   });
 }
 
-template <Activation A, class T, class X>
+template <Activation A, class T, class X, class DX>
 void batch_norm_backward_apply(const WideRows<T>& wide, std::int64_t begin, std::int64_t end,
-                               const T* dy, const X* x, const BatchNormColumns<T>& col, T* dx) {
+                               const T* dy, const X* x, const BatchNormColumns<T>& col, DX* dx) {
   wide.loop(begin, end, [=](auto lane, std::int64_t e, std::int64_t j) {
     using V = typename decltype(lane)::type;
     const V d = load_lanes<V>(x + e) - load_lanes<V>(col.mean + j);
@@ -226,10 +226,10 @@ void batch_norm_backward_apply(const WideRows<T>& wide, std::int64_t begin, std:
   });
 }
 
-template <class T, class X>
+template <class T, class X, class DX>
 void batch_norm_backward(Context& ctx, std::int64_t rows, std::int64_t channels, const T* dy,
                          const X* x, const T* gamma, const T* beta, const T* mean, const T* inv_std,
-                         Activation act, T* dx, T* dgamma, T* dbeta, bool training) {
+                         Activation act, DX* dx, T* dgamma, T* dbeta, bool training) {
   const WideRows<T> wide(rows, channels);
   auto partial = ctx.template make<T>({wide.chunks, 2, wide.width}, "batch norm sums");
   auto columns = ctx.template make<T>({5, wide.width}, "batch norm columns");

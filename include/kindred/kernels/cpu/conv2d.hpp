@@ -366,8 +366,9 @@ void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const T* x, co
 }
 
 // ---- maps in BF16 -------------------------------------------------------------------------------
-// The layers of networks convert between memory and cache, a few rows at a time; what other
-// convolutions there are goes through a whole map of T.
+// Pointwise convolutions are products of factors rounded to BF16 if one of their maps is. Depthwise
+// ones and stems convert between memory and cache, a few rows at a time; what other convolutions
+// there are goes through a whole map of T.
 
 /// A copy of x in T; if it is in T, x itself.
 template <class T, class X>
@@ -381,44 +382,81 @@ const T* unrounded(Context& ctx, const X* x, [[maybe_unused]] const Tensor<T>& c
     return copy.data;
   }
 }
-
-/// y = conv(x, w), rounded; X is T or BFloat16.
+/// Room for that.
 template <class T, class X>
+Tensor<T> room_unrounded(Context& ctx, std::int64_t size, const char* label) {
+  return ctx.make<T>({std::is_same_v<X, T> ? 0 : size}, label);
+}
+
+/// Elements of the packed weights w [1,1,C,O] of a pointwise convolution, and they, packed on the
+/// calling thread.
+inline std::int64_t conv2d_rounded_size(const Context&, const Shape& w) {
+  return PackedPairs{nullptr, w[2], w[3]}.size();
+}
+inline void conv2d_pack_rounded(const Context&, const Shape& w, const float* from, BFloat16* to) {
+  const PackedPairs packed{to, w[2], w[3]};
+  for (std::int64_t i = 0; i < packed.slivers(); ++i) packed.pack(from, Transpose::no, i);
+}
+
+/// y = activation(scale conv(x, w) + shift), for x or y of BFloat16, or with weights `packed` by
+/// conv2d_pack_rounded. X and Y are T or BFloat16; scale, shift and packed may be null.
+template <class T, class X, class Y>
 void conv2d_forward_rounded(Context& ctx, const Conv2dExtents& e, const X* x, const T* w,
-                            BFloat16* y) {
-  const std::int64_t pixels = e.batch * e.out_height * e.out_width;
-  if (pixels == 0 || e.out_channels == 0 || e.channels == 0) return;
-  if constexpr (std::is_same_v<X, BFloat16>) {
-    if (e.depthwise()) return depthwise_conv2d_forward_rounded(ctx, e, x, w, y);
-    if (e.pointwise())
-      return gemm_rounded(ctx, pixels, e.out_channels, e.channels, RowsOfRoundedA<T>{x, e.channels},
-                          w, y);
-  } else {
-    if (has_stem_forward(e, GemmTile<T>::rows))
-      return stem_conv2d_forward(ctx, e, x, w, AffineEpilogue<T>{}, y);
+                            const T* scale, const T* shift, Activation activation,
+                            const BFloat16* packed, Y* y) {
+  const std::int64_t pixels = e.batch * e.out_height * e.out_width, n = e.out_channels;
+  const AffineEpilogue<T> epilogue{scale, shift, activation};
+  if (pixels == 0 || n == 0) return;
+  if (e.pointwise()) {
+    const AffineEpilogue<T>* finish = epilogue.does_nothing() ? nullptr : &epilogue;
+    if (packed == nullptr)
+      return gemm_bf16(ctx, pixels, n, e.channels, x, w, Transpose::no, y, finish);
+    const PackedPairs b{const_cast<BFloat16*>(packed), e.channels, n};  // a product only reads it
+    return gemm_bf16_packed(ctx, pixels, x, e.channels, b, y, finish);
   }
-  constexpr bool rounded_x = std::is_same_v<X, BFloat16>;
+  if constexpr (!std::is_same_v<X, T> && !std::is_same_v<Y, T>)
+    if (e.depthwise()) return depthwise_conv2d_forward_rounded(ctx, e, x, w, epilogue, y);
+  if constexpr (std::is_same_v<X, T>)
+    if (has_stem_forward(e, GemmTile<T>::rows))
+      return stem_conv2d_forward(ctx, e, x, w, epilogue, y);
   const std::int64_t size = e.batch * e.height * e.width * e.channels;
-  auto from = ctx.make<T>({rounded_x ? size : 0}, "unrounded x");
-  auto to = ctx.make<T>({pixels * e.out_channels}, "unrounded y");
-  const T* none = nullptr;
-  conv2d_forward(ctx, e, unrounded(ctx, x, from), w, none, none, Activation::identity, to.data);
-  ctx.parallel_ranges(to.size(), elementwise_chunk, [&](std::int64_t begin, std::int64_t end) {
-    convert<T>(to.data + begin, end - begin, y + begin);
-  });
+  auto from = room_unrounded<T, X>(ctx, size, "unrounded x");
+  auto to = room_unrounded<T, Y>(ctx, pixels * n, "unrounded y");
+  const T* in = unrounded(ctx, x, from);
+  if constexpr (std::is_same_v<Y, T>) {
+    conv2d_forward(ctx, e, in, w, scale, shift, activation, y);
+  } else {
+    conv2d_forward(ctx, e, in, w, scale, shift, activation, to.data);
+    ctx.parallel_ranges(to.size(), elementwise_chunk, [&](std::int64_t begin, std::int64_t end) {
+      convert<T>(to.data + begin, end - begin, y + begin);
+    });
+  }
 }
 
 template <class T>
-void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const BFloat16* x, const T* dy,
-                            T* dw) {
-  if (e.channels == 0 || e.out_channels == 0) return;
-  if (e.depthwise()) return depthwise_conv2d_backward_weight(ctx, e, x, dy, dw);
+void conv2d_backward_input(Context& ctx, const Conv2dExtents& e, const BFloat16* dy, const T* w,
+                           T* dx) {
+  const std::int64_t pixels = e.batch * e.out_height * e.out_width;
   if (e.pointwise())
-    return gemm_of(ctx, e.channels, e.out_channels, e.batch * e.height * e.width,
-                   ColumnsOfRoundedA<T>{x, e.channels}, RowsOfB<T>{dy, e.out_channels}, dw,
-                   e.out_channels, true);
-  auto copy = ctx.make<T>({e.batch * e.height * e.width * e.channels}, "unrounded x");
-  conv2d_backward_weight(ctx, e, unrounded(ctx, x, copy), dy, dw);
+    return gemm_bf16(ctx, pixels, e.channels, e.out_channels, dy, w, Transpose::yes, dx);
+  auto copy = room_unrounded<T, BFloat16>(ctx, pixels * e.out_channels, "unrounded dy");
+  conv2d_backward_input(ctx, e, unrounded(ctx, dy, copy), w, dx);
+}
+
+/// X and Y are T or BFloat16, one of them BFloat16.
+template <class T, class X, class Y>
+requires(!std::is_same_v<X, T> ||
+         !std::is_same_v<Y, T>) void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e,
+                                                            const X* x, const Y* dy, T* dw) {
+  const std::int64_t pixels = e.batch * e.out_height * e.out_width;
+  if (e.channels == 0 || e.out_channels == 0) return;
+  if (e.pointwise())
+    return gemm_bf16_transposed(ctx, e.channels, e.out_channels, pixels, x, dy, dw);
+  if constexpr (std::is_same_v<Y, T>)
+    if (e.depthwise()) return depthwise_conv2d_backward_weight(ctx, e, x, dy, dw);
+  auto x_copy = room_unrounded<T, X>(ctx, e.batch * e.height * e.width * e.channels, "unrounded x");
+  auto dy_copy = room_unrounded<T, Y>(ctx, pixels * e.out_channels, "unrounded dy");
+  conv2d_backward_weight(ctx, e, unrounded(ctx, x, x_copy), unrounded(ctx, dy, dy_copy), dw);
 }
 
 }  // namespace kindred::cpu

@@ -216,6 +216,20 @@ void depthwise_forward_row(const DepthwiseRow<T>& row, std::int64_t outputs, T* 
     in_blocks(std::integral_constant<std::int64_t, 1>{}, Any{}, Any{});
 }
 
+/// The same with an epilogue behind it, in registers where that can be.
+template <class T, class V, std::int64_t TAPS, std::int64_t STEP>
+void depthwise_finished_row(const DepthwiseRow<T>& row, std::int64_t outputs, T* out,
+                            std::int64_t out_step, const AffineEpilogue<T>& epilogue) {
+  const RegisterEpilogue<T> in_registers(epilogue, 0);
+  const bool fits = epilogue.fits_registers();
+  depthwise_forward_row<T, V, TAPS, STEP>(
+      row, outputs, out, out_step, fits && !epilogue.does_nothing() ? &in_registers : nullptr);
+  for (std::int64_t j = 0; j < outputs && !fits; ++j) {
+    T* pixel = out + j * out_step;
+    epilogue(&pixel, 1, 0, 0, row.channels);
+  }
+}
+
 /// Adds a row of outputs to the weight gradients dw, which lie as the weights of `row` do.
 template <class T, class V, std::int64_t TAPS, std::int64_t STEP>
 void depthwise_weight_row(const DepthwiseRow<T>& row, std::int64_t outputs, const T* dy, T* dw) {
@@ -298,22 +312,13 @@ void depthwise_conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, 
   if (e.channels == 0) return;
   const std::int64_t row_size = e.out_width * e.channels, rows = e.batch * e.out_height;
   const std::int64_t chunk = depthwise_rows_per_chunk(rows, row_size * e.kernel_h * e.kernel_w);
-  const RegisterEpilogue<T> in_registers(epilogue, 0);
-  const bool nothing = epilogue.does_nothing(), fits = epilogue.fits_registers();
   ctx.parallel_ranges(rows, chunk, [&](std::int64_t begin, std::int64_t end) {
     with_depthwise_sizes<T>(e.channels, e.kernel_w, e.stride, [&](auto v, auto taps, auto step) {
       using V = typename decltype(v)::type;
-      for (std::int64_t r = begin; r < end; ++r) {
-        T* out = y + r * row_size;
-        depthwise_forward_row<T, V, taps(), step()>(
-            depthwise_row(e, r / e.out_height, r % e.out_height, x, w), e.out_width, out,
-            e.channels, fits && !nothing ? &in_registers : nullptr);
-        if (fits) continue;
-        for (std::int64_t j = 0; j < e.out_width; ++j) {
-          T* pixel = out + j * e.channels;
-          epilogue(&pixel, 1, 0, 0, e.channels);
-        }
-      }
+      for (std::int64_t r = begin; r < end; ++r)
+        depthwise_finished_row<T, V, taps(), step()>(
+            depthwise_row(e, r / e.out_height, r % e.out_height, x, w), e.out_width,
+            y + r * row_size, e.channels, epilogue);
     });
   });
 }

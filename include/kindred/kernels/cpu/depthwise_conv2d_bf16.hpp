@@ -51,10 +51,10 @@ class RoundedRows {
   std::int64_t row_, group_;
 };
 
-/// y = conv(x, w), rounded.
+/// y = activation(scale conv(x, w) + shift), rounded.
 template <class T>
 void depthwise_conv2d_forward_rounded(Context& ctx, const Conv2dExtents& e, const BFloat16* x,
-                                      const T* w, BFloat16* y) {
+                                      const T* w, const AffineEpilogue<T>& epilogue, BFloat16* y) {
   const RoundedRows<T> source(e);
   const std::int64_t row_size = e.out_width * e.channels;
   const std::int64_t groups = divide_up(e.out_height, source.group());
@@ -69,7 +69,7 @@ void depthwise_conv2d_forward_rounded(Context& ctx, const Conv2dExtents& e, cons
     with_depthwise_sizes<T>(e.channels, e.kernel_w, e.stride, [&](auto v, auto taps, auto step) {
       using V = typename decltype(v)::type;
       source.each(x, w, image + first, image + last, from, [&](std::int64_t r, const auto& row) {
-        depthwise_forward_row<T, V, taps(), step()>(row, e.out_width, out, e.channels);
+        depthwise_finished_row<T, V, taps(), step()>(row, e.out_width, out, e.channels, epilogue);
         convert<T>(out, row_size, y + r * row_size);
       });
     });

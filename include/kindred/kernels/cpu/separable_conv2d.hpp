@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include <kindred/kernels/cpu/depthwise_conv2d.hpp>
-#include <kindred/kernels/cpu/gemm.hpp>
+#include <kindred/kernels/cpu/depthwise_conv2d_bf16.hpp>
+#include <kindred/kernels/cpu/gemm_bf16.hpp>
 
 namespace kindred::cpu {
 
@@ -48,7 +48,6 @@ void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t
   const std::int64_t distance = round_up(e.channels, std::int64_t{16}) + 16;
   const std::int64_t size = round_up(group * width, Tile::rows) * distance;
   auto filtered = ctx.make<T>({ctx.threads() * size}, "filtered rows");
-  const RegisterEpilogue<T> in_registers({scale, shift, activation}, 0);
   const AffineEpilogue<T> between{scale, shift, activation};
   const AffineEpilogue<T> after{out_scale, out_shift, out_activation};
   const PackedB<T> b(const_cast<T*>(packed), e.channels, out);  // a product only reads it
@@ -57,16 +56,10 @@ void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t
   const auto filter = [&](std::int64_t begin, std::int64_t end, T* to) {
     with_depthwise_sizes<T>(e.channels, e.kernel_w, e.stride, [&](auto v, auto taps, auto step) {
       using V = typename decltype(v)::type;
-      for (std::int64_t r = begin; r < end; ++r, to += width * distance) {
-        depthwise_forward_row<T, V, taps(), step()>(
+      for (std::int64_t r = begin; r < end; ++r, to += width * distance)
+        depthwise_finished_row<T, V, taps(), step()>(
             depthwise_row(e, r / e.out_height, r % e.out_height, x, w), width, to, distance,
-            between.fits_registers() ? &in_registers : nullptr);
-        if (between.fits_registers()) continue;
-        for (std::int64_t j = 0; j < width; ++j) {
-          T* pixel = to + j * distance;
-          between(&pixel, 1, 0, 0, e.channels);
-        }
-      }
+            between);
     });
   };
   ctx.parallel_for(divide_up(rows, group), [&](std::int64_t i, int thread) {
@@ -82,6 +75,54 @@ void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t
               std::min(Tile::block, out - j), b.cut.size(part),
               Panel<T>{a + m * distance + b.cut.begin(part), distance}, b.at(part, j),
               Unpacked<PackedB<T>>{}, part > 0, part + 1 == b.cut.parts ? &after : nullptr);
+  });
+}
+
+/// The same with x and `packed` BF16, and y of T or BFloat16: input rows are converted as
+/// RoundedRows has it, filtered and finished in T, and rounded for the product.
+template <class T, class Y>
+void separable_conv2d_forward_rounded(Context& ctx, const Conv2dExtents& e, std::int64_t out,
+                                      const BFloat16* x, const T* w, const T* scale, const T* shift,
+                                      Activation activation, const BFloat16* packed,
+                                      const T* out_scale, const T* out_shift,
+                                      Activation out_activation, Y* y) {
+  const std::int64_t rows = e.batch * e.out_height, width = e.out_width;
+  if (rows == 0 || width == 0 || e.channels == 0 || out == 0) return;
+  const RoundedRows<T> source(e);
+  const PackedPairs b{const_cast<BFloat16*>(packed), e.channels, out};  // a product only reads it
+  const AffineEpilogue<T> between{scale, shift, activation};
+  const AffineEpilogue<T> after{out_scale, out_shift, out_activation};
+  // At least four groups for the threads to share.
+  const std::int64_t group = std::min(source.group(), divide_up(rows, std::int64_t{4}));
+  const std::int64_t padded = 2 * b.pairs(), row_size = width * e.channels;
+  const std::int64_t unrounded_size = round_up(source.size(), std::int64_t{16}) + row_size;
+  const std::int64_t size = round_up(group * width, PairTile::rows) * padded;
+  auto unrounded = ctx.make<T>({ctx.threads() * unrounded_size}, "unrounded rows");
+  auto filtered = ctx.make<BFloat16>({ctx.threads() * size}, "filtered rows");
+
+  const auto filter = [&](std::int64_t begin, std::int64_t end, T* in, BFloat16* to) {
+    T* row_out = in + unrounded_size - row_size;
+    with_depthwise_sizes<T>(e.channels, e.kernel_w, e.stride, [&](auto v, auto taps, auto step) {
+      using V = typename decltype(v)::type;
+      source.each(x, w, begin, end, in, [&](std::int64_t, const auto& row) {
+        depthwise_finished_row<T, V, taps(), step()>(row, width, row_out, e.channels, between);
+        pad_rows(row_out, width, e.channels, to);
+        to += width * padded;
+      });
+    });
+  };
+  const PairProduct<Y> product{y, out, false, &after};
+  const std::int64_t block = PairRowsCut::cached_columns(b.pairs());
+  ctx.parallel_for(divide_up(rows, group), [&](std::int64_t i, int thread) {
+    const std::int64_t begin = i * group, end = std::min(rows, begin + group);
+    const std::int64_t pixels = (end - begin) * width;
+    BFloat16* a = filtered.data + thread * size;
+    filter(begin, end, unrounded.data + thread * unrounded_size, a);
+    for (std::int64_t j = 0; j < out; j += block)
+      for (std::int64_t m = 0; m < pixels; m += PairTile::rows)
+        multiply_pair_panel<false>({a + m * padded, padded}, b.at(j), b.pairs(), begin * width + m,
+                                   std::min(PairTile::rows, pixels - m), j,
+                                   std::min(block, out - j), product);
   });
 }
 
