@@ -333,7 +333,7 @@ void conv2d_backward_weight_group(Context& ctx, const Conv2dExtents& e, const So
   ctx.parallel_for(chunks, [&](std::int64_t chunk, int thread) {
     gemm_chunk<T>(a, b, MatrixC<T>{partial.data + chunk * m * n, n}, 0, m, n,
                   std::min(k, chunk * length), std::min(k, (chunk + 1) * length), false,
-                  scratch_of(thread));
+                  scratch_of(thread), k - std::min(k, (chunk + 1) * length));
   });
   add_partials(ctx, chunks, m, n, partial.data, dw, e.out_channels, true);
 }

@@ -14,8 +14,10 @@
 // gather their patches while packing and inference applies scale, shift and activation to tiles
 // that are still in cache.
 //
-// 2 M N K operations on M K + K N + M N numbers. Packing reads and writes a factor once more, A at
-// most once for every `block` columns; C is read and written once for every `depth` of K.
+// 2 M N K operations on M K + K N + M N numbers. Rows of A are read where they lie; packing reads
+// and writes another A, or B, once more, A at most once for every `block` columns. C is read and
+// written once for every `depth` of K. Memory that the next panel, group or part will read is asked
+// for while the tiles of this one compute (LinesAhead), so that a core waits for little of it.
 
 #include <algorithm>
 #include <cstdint>
@@ -36,11 +38,12 @@ constexpr std::int64_t gemm_scratch_size() {
   return GemmTile<T>::group_size + GemmTile<T>::depth * GemmTile<T>::block;
 }
 
-/// C[m0:m1, 0:n] (+)= A[m0:m1, k0:k1] B[k0:k1, 0:n] on the calling thread.
+/// C[m0:m1, 0:n] (+)= A[m0:m1, k0:k1] B[k0:k1, 0:n] on the calling thread, which perhaps goes on
+/// with `more` of the sum.
 template <class T, class SourceA, class SourceB, class Destination>
 void gemm_chunk(const SourceA& a, const SourceB& b, const Destination& c, std::int64_t m0,
                 std::int64_t m1, std::int64_t n, std::int64_t k0, std::int64_t k1, bool accumulate,
-                T* scratch) {
+                T* scratch, std::int64_t more = 0) {
   using Tile = GemmTile<T>;
   constexpr bool is_packed = std::is_same_v<SourceB, PackedB<T>>;  // then [k0, k1) is all of it
   const DepthCut<T> cut(k1 - k0);
@@ -48,15 +51,21 @@ void gemm_chunk(const SourceA& a, const SourceB& b, const Destination& c, std::i
     const std::int64_t columns = std::min(Tile::block, n - j);
     for (std::int64_t part = 0; part < cut.parts; ++part) {
       const std::int64_t k = k0 + cut.begin(part), depth = cut.size(part);
+      const std::int64_t next_k = k + depth, next_depth = std::min(depth, k1 + more - next_k);
       T* block = scratch + Tile::group_size;
       if constexpr (is_packed) block = b.at(part, j);
+      LinesAhead ahead_in_b = lines_ahead(b, next_k, next_depth, j, columns);
       for (std::int64_t m = m0, rows = 0; m < m1; m += rows) {
         rows = std::min(a.group_rows(m), m1 - m);
-        for_each_panel(
-            a, m, rows, k, depth, scratch, [&](std::int64_t i, std::int64_t used, Panel<T> panel) {
+        const std::int64_t next = m + rows, next_rows = std::min(rows, m1 - next);
+        LinesAhead ahead_in_a = next < m1 ? lines_ahead(a, next, next_rows, k, depth)
+                                          : lines_ahead(a, m0, rows, next_k, next_depth);
+        PanelGroup<T, SourceA>(a, m, rows, k, depth, scratch)
+            .for_each([&](std::int64_t i, std::int64_t used, Panel<T> panel) {
               const Unpacked<SourceB> unpacked{!is_packed && i == m0 ? &b : nullptr, k};
               multiply_panel<T, SourceA::layout>({c, i, used}, j, columns, depth, panel, block,
-                                                 unpacked, accumulate || part > 0, nullptr);
+                                                 unpacked, accumulate || part > 0, nullptr,
+                                                 &ahead_in_a, &ahead_in_b);
             });
       }
     }
@@ -68,6 +77,27 @@ void gemm_chunk(const SourceA& a, const SourceB& b, const Destination& c, std::i
 /// Parts of a product that are packed at once are at most this large.
 inline constexpr std::int64_t gemm_packed_limit = std::int64_t{1} << 22;
 
+/// How a tall product is cut into tasks of rows x columns, by its shape alone.
+template <class T>
+struct GemmTallCut {
+  using Tile = GemmTile<T>;
+  std::int64_t rows, row_tasks, columns, column_tasks;
+
+  /// Large tasks reuse what they load of B; enough of them keep all threads busy. A task that packs
+  /// A takes one group and all the columns that it can.
+  GemmTallCut(std::int64_t m, std::int64_t n, bool packs_a) {
+    constexpr std::int64_t enough = 24;
+    const std::int64_t heights = divide_up(m, Tile::rows), blocks = divide_up(n, Tile::block);
+    rows = Tile::rows * std::clamp<std::int64_t>(heights * blocks / enough,
+                                                 std::min<std::int64_t>(8, divide_up(heights, 8)),
+                                                 packs_a ? Tile::group_panels : 32);
+    row_tasks = divide_up(m, rows);
+    const std::int64_t least = packs_a ? std::min(blocks, divide_up(enough, row_tasks)) : blocks;
+    columns = Tile::block * divide_up(blocks, least);
+    column_tasks = divide_up(n, columns);
+  }
+};
+
 /// B packed once, unless it is already; then blocks of rows x columns in parallel.
 template <class T, class SourceA, class SourceB, class Destination>
 void gemm_tall(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, const SourceA& a,
@@ -76,15 +106,13 @@ void gemm_tall(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
   using Tile = GemmTile<T>;
   constexpr bool is_packed = std::is_same_v<SourceB, PackedB<T>>;
   const DepthCut<T> cut(k);
-  const std::int64_t padded_n = round_up(n, Tile::columns);
+  const std::int64_t padded_n = round_up(n, Tile::columns), blocks = divide_up(n, Tile::block);
   const std::int64_t group =
       is_packed ? cut.parts
                 : std::clamp<std::int64_t>(gemm_packed_limit / (padded_n * cut.part), 1, cut.parts);
-  // Large blocks of rows reuse what they load of B; enough blocks keep all threads busy.
-  const std::int64_t heights = divide_up(m, Tile::rows), blocks = divide_up(n, Tile::block);
-  const std::int64_t block_rows =
-      Tile::rows * std::clamp<std::int64_t>(heights * blocks / 24,
-                                            std::min<std::int64_t>(8, divide_up(heights, 8)), 32);
+  const bool packs_a = rows_in_place(a, Tile::rows) == 0;
+  const std::int64_t step = packs_a ? Tile::group_rows : Tile::rows;
+  const GemmTallCut<T> tasks(m, n, packs_a);
   auto packed = ctx.make<T>({is_packed ? 0 : group * cut.part * padded_n}, "packed B");
   auto panels = ctx.make<T>({ctx.threads() * Tile::group_size}, "panels of A");
   for (std::int64_t first = 0; first < cut.parts; first += group) {
@@ -99,27 +127,75 @@ void gemm_tall(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
         b.pack(cut.begin(part), cut.size(part), j, std::min(Tile::block, n - j),
                packed_at(part, j));
       });
-    ctx.parallel_for(divide_up(m, block_rows) * blocks, [&](std::int64_t i, int thread) {
-      const std::int64_t begin = i / blocks * block_rows, end = std::min(m, begin + block_rows);
-      const std::int64_t j = i % blocks * Tile::block, columns = std::min(Tile::block, n - j);
+    ctx.parallel_for(tasks.row_tasks * tasks.column_tasks, [&](std::int64_t i, int thread) {
+      const std::int64_t begin = i / tasks.column_tasks * tasks.rows;
+      const std::int64_t end = std::min(m, begin + tasks.rows);
+      const std::int64_t left = i % tasks.column_tasks * tasks.columns;
+      const std::int64_t right = std::min(n, left + tasks.columns);
+      auto lines_of = [&](std::int64_t part, std::int64_t r, std::int64_t until) {
+        return lines_ahead(a, r, std::min(step, until - r), cut.begin(part), cut.size(part));
+      };
       for (std::int64_t part = first; part < last; ++part) {
-        const std::int64_t depth = cut.size(part);
         const auto* finish = part + 1 == cut.parts ? epilogue : nullptr;
-        for (std::int64_t r = begin; r < end; r += Tile::group_rows)
-          for_each_panel(a, r, std::min(Tile::group_rows, end - r), cut.begin(part), depth,
-                         panels.data + thread * Tile::group_size,
-                         [&](std::int64_t row, std::int64_t rows, Panel<T> panel) {
-                           multiply_panel<T, SourceA::layout>(
-                               {c, row, rows}, j, columns, depth, panel, packed_at(part, j),
-                               Unpacked<SourceB>{}, accumulate || part > 0, finish);
-                         });
+        for (std::int64_t r = begin; r < end; r += step) {
+          LinesAhead ahead = r + step < end    ? lines_of(part, r + step, end)
+                             : part + 1 < last ? lines_of(part + 1, begin, end)
+                                               : lines_of(first, end, m);
+          const PanelGroup<T, SourceA> group_of_a(a, r, std::min(step, end - r), cut.begin(part),
+                                                  cut.size(part),
+                                                  panels.data + thread * Tile::group_size);
+          for (std::int64_t j = left; j < right; j += Tile::block)
+            group_of_a.for_each([&](std::int64_t row, std::int64_t rows, Panel<T> panel) {
+              multiply_panel<T, SourceA::layout>({c, row, rows}, j,
+                                                 std::min(Tile::block, right - j), cut.size(part),
+                                                 panel, packed_at(part, j), Unpacked<SourceB>{},
+                                                 accumulate || part > 0, finish, &ahead, &ahead);
+            });
+        }
       }
     });
   }
 }
 
-/// A packed once, chunks of columns in parallel; each packs its slivers of B just before use,
-/// unless they are packed already.
+/// Rows of A that gemm_wide packs: those that cannot be read in place.
+template <class T, class SourceA>
+class GemmWideRows {
+  using Tile = GemmTile<T>;
+
+ public:
+  GemmWideRows(const SourceA& a, std::int64_t m, const DepthCut<T>& cut)
+      : a_(a),
+        cut_(cut),
+        m_(m),
+        in_place_(rows_in_place(a, m)),
+        groups_(divide_up(m - in_place_, Tile::group_rows)),
+        // Whole groups, which read memory in longer runs; panels where there would be few.
+        rows_per_task_(groups_ == 1 ? Tile::rows : Tile::group_rows) {}
+
+  /// Elements for one part of the sum.
+  std::int64_t size() const { return groups_ * Tile::group_size; }
+  /// Tasks of packing a part.
+  std::int64_t tasks() const { return divide_up(m_ - in_place_, rows_per_task_); }
+  void pack(std::int64_t task, std::int64_t part, T* to) const {
+    const std::int64_t row = task * rows_per_task_;
+    a_.pack(in_place_ + row, std::min(rows_per_task_, m_ - in_place_ - row), cut_.begin(part),
+            cut_.size(part), to + row / Tile::rows * Tile::panel_size);
+  }
+  /// The panel from row r on of a part that was packed to `packed`.
+  Panel<T> panel(std::int64_t r, std::int64_t part, const T* packed) const {
+    if (r < in_place_) return panel_in_place<T>(a_, r, cut_.begin(part));
+    return {packed + (r - in_place_) / Tile::rows * Tile::panel_size,
+            Panel<T>::packed_step(SourceA::layout, std::min(Tile::rows, m_ - r))};
+  }
+
+ private:
+  const SourceA& a_;
+  const DepthCut<T>& cut_;
+  std::int64_t m_, in_place_, groups_, rows_per_task_;
+};
+
+/// A packed once, where it has to be; chunks of columns in parallel, each packs its slivers of B
+/// just before use, unless they are packed already.
 template <class T, class SourceA, class SourceB, class Destination>
 void gemm_wide(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, const SourceA& a,
                const SourceB& b, const Destination& c, const AffineEpilogue<T>* epilogue,
@@ -127,9 +203,10 @@ void gemm_wide(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
   using Tile = GemmTile<T>;
   constexpr bool is_packed = std::is_same_v<SourceB, PackedB<T>>;
   const DepthCut<T> cut(k);
-  const std::int64_t groups = divide_up(m, Tile::group_rows);
+  const GemmWideRows<T, SourceA> rows_of_a(a, m, cut);
+  const std::int64_t size = rows_of_a.size();
   const std::int64_t depth_group =
-      std::clamp<std::int64_t>(gemm_packed_limit / (groups * Tile::group_size), 1, cut.parts);
+      std::clamp<std::int64_t>(gemm_packed_limit / std::max<std::int64_t>(size, 1), 1, cut.parts);
   // Small products are not worth a second thread.
   const std::int64_t slivers = divide_up(n, Tile::columns);
   const std::int64_t enough =
@@ -137,29 +214,23 @@ void gemm_wide(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
   const std::int64_t chunk =
       Tile::columns *
       std::clamp<std::int64_t>(std::max(slivers / 8, enough), 1, Tile::block / Tile::columns);
-  auto packed = ctx.make<T>({depth_group * groups * Tile::group_size}, "packed A");
+  auto packed = ctx.make<T>({depth_group * size}, "packed A");
   auto blocks = ctx.make<T>({is_packed ? 0 : ctx.threads() * Tile::depth * chunk}, "block of B");
   for (std::int64_t first = 0; first < cut.parts; first += depth_group) {
     const std::int64_t last = std::min(first + depth_group, cut.parts);
-    auto panel_at = [=, to = packed.data](std::int64_t part, std::int64_t row) {
-      return to + (part - first) * groups * Tile::group_size + row / Tile::rows * Tile::panel_size;
+    auto packed_at = [=, to = packed.data](std::int64_t part) {
+      return to + (part - first) * size;
     };
-    // Whole groups, which read memory in longer runs; panels where there would be few.
-    const std::int64_t rows_per_task = groups == 1 ? Tile::rows : Tile::group_rows;
-    const std::int64_t tasks_per_part = divide_up(m, rows_per_task);
+    const std::int64_t tasks = rows_of_a.tasks();
     auto pack = [&](std::int64_t i) {
-      const std::int64_t part = first + i / tasks_per_part,
-                         row = i % tasks_per_part * rows_per_task;
-      a.pack(row, std::min(rows_per_task, m - row), cut.begin(part), cut.size(part),
-             panel_at(part, row));
+      rows_of_a.pack(i % tasks, first + i / tasks, packed_at(first + i / tasks));
     };
-    const std::int64_t tasks = (last - first) * tasks_per_part;
     if (n <= chunk)
       ctx.parallel_for(1, [&](std::int64_t) {
-        for (std::int64_t i = 0; i < tasks; ++i) pack(i);
+        for (std::int64_t i = 0; i < (last - first) * tasks; ++i) pack(i);
       });
     else
-      ctx.parallel_for(tasks, pack);
+      ctx.parallel_for((last - first) * tasks, pack);
     ctx.parallel_for(divide_up(n, chunk), [&](std::int64_t i, int thread) {
       const std::int64_t j = i * chunk, columns = std::min(chunk, n - j);
       auto block_at = [&, to = blocks.data +
@@ -168,13 +239,24 @@ void gemm_wide(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
         return to;
       };
       for (std::int64_t part = first; part < last; ++part) {
+        const std::int64_t depth = cut.size(part);
+        LinesAhead ahead_in_b =
+            part + 1 < last ? lines_ahead(b, cut.begin(part + 1), cut.size(part + 1), j, columns)
+                            : lines_ahead(b, cut.begin(first), depth, j + columns,
+                                          std::min(columns, n - j - columns));
         for (std::int64_t r = 0; r < m; r += Tile::rows) {
           const std::int64_t rows = std::min(Tile::rows, m - r);
+          const Panel<T> panel = rows_of_a.panel(r, part, packed_at(part));
+          LinesAhead ahead_in_a =
+              r + rows < m
+                  ? rows_of_a.panel(r + rows, part, packed_at(part)).lines(SourceA::layout, depth)
+                  : LinesAhead(panel.data);
+          // The first panel reads B itself.
           multiply_panel<T, SourceA::layout>(
-              {c, r, rows}, j, columns, cut.size(part),
-              {panel_at(part, r), Panel<T>::packed_step(SourceA::layout, rows)}, block_at(part),
+              {c, r, rows}, j, columns, depth, panel, block_at(part),
               Unpacked<SourceB>{r == 0 ? &b : nullptr, cut.begin(part)}, accumulate || part > 0,
-              part + 1 == cut.parts ? epilogue : nullptr);
+              part + 1 == cut.parts ? epilogue : nullptr, &ahead_in_a,
+              r == 0 ? &ahead_in_a : &ahead_in_b);
         }
       }
     });
@@ -216,7 +298,8 @@ void gemm_deep(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
   ctx.parallel_for(chunks, [&](std::int64_t chunk, int thread) {
     gemm_chunk<T>(a, b, MatrixC<T>{partial.data + chunk * m * n, n}, 0, m, n,
                   std::min(k, chunk * length), std::min(k, (chunk + 1) * length), false,
-                  scratch.data + thread * gemm_scratch_size<T>());
+                  scratch.data + thread * gemm_scratch_size<T>(),
+                  k - std::min(k, (chunk + 1) * length));
   });
   add_partials(ctx, chunks, m, n, partial.data, c, ldc, accumulate);
 }
@@ -312,9 +395,6 @@ void gemm_by_rows(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, 
     if (m <= gemm_flat_rows) return gemm_flat<T>(ctx, m, n, k, a, b, c, epilogue, accumulate);
   if (m <= 16 * GemmTile<T>::rows && (n >= 4 * GemmTile<T>::columns || m <= 2 * GemmTile<T>::rows))
     return gemm_wide<T>(ctx, m, n, k, a, b, c, epilogue, accumulate);
-  if constexpr (std::is_same_v<SourceA, RowsOfA<T>>)
-    if (ThinRowsOfA<T>::fits(a))
-      return gemm_tall<T>(ctx, m, n, k, ThinRowsOfA<T>{a}, b, c, epilogue, accumulate);
   gemm_tall<T>(ctx, m, n, k, a, b, c, epilogue, accumulate);
 }
 

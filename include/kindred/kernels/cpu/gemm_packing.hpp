@@ -24,12 +24,14 @@ struct GemmTile {
   static constexpr std::int64_t columns = 2 * width;
   /// Panels at the lower edge are computed with the smallest of these heights that holds them.
   static constexpr std::int64_t heights[3] = {rows, many_registers ? 8 : 4, many_registers ? 4 : 2};
-  /// Length of the sums between two visits of a tile: a panel of A and a sliver of B fit into L1.
-  static constexpr std::int64_t depth = 1024 / static_cast<std::int64_t>(sizeof(T));
+  /// Length of the sums between two visits of a tile: B's sliver comes from L2 meanwhile, which
+  /// costs less than more visits.
+  static constexpr std::int64_t depth =
+      (many_registers ? 2048 : 1024) / static_cast<std::int64_t>(sizeof(T));
   /// Distance between rows of a panel packed by rows; not a multiple of a large power of two.
   static constexpr std::int64_t stride = depth + 64 / static_cast<std::int64_t>(sizeof(T));
   /// Columns of B in the cache at the same time.
-  static constexpr std::int64_t block = 512;
+  static constexpr std::int64_t block = 256;
   /// Elements of a packed panel of A, and rows of as many panels as are packed together: what lies
   /// close together in memory is then read together.
   static constexpr std::int64_t panel_size = rows * stride;
@@ -126,11 +128,51 @@ inline void transpose_square(const T* from, std::int64_t from_stride, T* to,
 #endif
 }
 
+/// Memory that will be read soon: runs of bytes at a constant distance. Tiles ask for its cache
+/// lines while they compute, some at a time; when there are no more, for the last ones again.
+class LinesAhead {
+ public:
+  /// None; `somewhere` is memory that may be read.
+  explicit LinesAhead(const void* somewhere) : LinesAhead(somewhere, 0, 0, 0) {}
+  LinesAhead(const void* first, std::int64_t runs, std::int64_t bytes, std::int64_t distance)
+      : at_(static_cast<const char*>(first)), runs_left_(runs) {
+    if (bytes == distance) {  // one long run
+      bytes *= runs;
+      runs_left_ = 1;
+    }
+    pieces_ = pieces_left_ = std::max<std::int64_t>(1, divide_up(bytes, piece));
+    jump_ = distance - (pieces_ - 1) * piece;
+  }
+  template <class T>
+  static LinesAhead of_matrix(const T* first, std::int64_t rows, std::int64_t columns,
+                              std::int64_t ld) {
+    constexpr auto size = static_cast<std::int64_t>(sizeof(T));
+    return {first, rows, columns * size, ld * size};
+  }
+
+  [[gnu::always_inline]] void fetch() {
+#pragma GCC unroll 16
+    for (std::int64_t i = 0; i < piece; i += 64) __builtin_prefetch(at_ + i);
+    if (--pieces_left_ > 0) {
+      at_ += piece;
+    } else if (--runs_left_ > 0) {
+      pieces_left_ = pieces_;
+      at_ += jump_;
+    }
+  }
+
+ private:
+  static constexpr std::int64_t piece = 128;
+  const char* at_;
+  std::int64_t pieces_, pieces_left_;  // of a run
+  std::int64_t runs_left_;
+  std::int64_t jump_;  // from the last piece of a run to the first of the next
+};
+
 /// Where element (i, p) of a panel of A lies.
 enum class PanelLayout {
-  columns,       ///< p * step + i
-  rows,          ///< i * GemmTile::stride + p
-  strided_rows,  ///< i * step + p
+  columns,  ///< p * step + i
+  rows,     ///< i * step + p
 };
 
 /// A source of A has
@@ -139,7 +181,9 @@ enum class PanelLayout {
 ///   pack(m, rows, k, depth, to)   packs A[m : m+rows, k : k+depth], rows <= GemmTile::group_rows,
 ///     as panels that are GemmTile::panel_size apart; each has GemmTile::rows rows, the last one is
 ///     filled with zeros up to GemmTile::height. The step is GemmTile::stride or the height
-///   in_place(rows), at(m, k), lda   (optional) whether and where a panel can be read unpacked.
+///   rows_in_place(rows), at(m, k), lda   (optional) how many of the first rows tiles can read as
+///     they lie, in whole panels, and where: the step is lda
+///   ahead(m, rows, k, depth)   (optional) the memory that pack() or tiles will read.
 template <class T>
 struct Panel {
   const T* data;
@@ -149,25 +193,75 @@ struct Panel {
   static constexpr std::int64_t packed_step(PanelLayout layout, std::int64_t rows) {
     return layout == PanelLayout::columns ? GemmTile<T>::height(rows) : GemmTile<T>::stride;
   }
+  /// Its memory, if it has all rows.
+  LinesAhead lines(PanelLayout layout, std::int64_t depth) const {
+    return layout == PanelLayout::columns
+               ? LinesAhead::of_matrix(data, depth, GemmTile<T>::rows, step)
+               : LinesAhead::of_matrix(data, GemmTile<T>::rows, depth, step);
+  }
 };
 
-/// Calls f(m, rows, panel) for the panels of A[m : m+rows, k : k+depth], in `buffer` if packed.
-template <class T, class SourceA, class F>
-inline void for_each_panel(const SourceA& a, std::int64_t m, std::int64_t rows, std::int64_t k,
-                           std::int64_t depth, T* buffer, F&& f) {
-  using Tile = GemmTile<T>;
-  bool in_place = false;
-  if constexpr (requires { a.in_place(rows); }) in_place = a.in_place(rows);
-  if (!in_place) a.pack(m, rows, k, depth, buffer);
-  for (std::int64_t i = 0; i < rows; i += Tile::rows) {
-    const std::int64_t used = std::min(Tile::rows, rows - i);
-    Panel<T> panel{buffer + i / Tile::rows * Tile::panel_size,
-                   Panel<T>::packed_step(SourceA::layout, used)};
-    if constexpr (requires { a.in_place(rows); })
-      if (in_place) panel = {a.at(m + i, k), a.lda};
-    f(m + i, used, panel);
-  }
+/// Of `rows` rows those in panels that tiles can read: all but a last one of less than a height.
+template <class T>
+constexpr std::int64_t rows_of_whole_panels(std::int64_t rows) {
+  const std::int64_t last = (rows - 1) % GemmTile<T>::rows + 1;
+  return last == GemmTile<T>::height(last) ? rows : rows - last;
 }
+/// How many of `rows` rows of a source of A need no packing.
+template <class SourceA>
+inline std::int64_t rows_in_place(const SourceA& a, std::int64_t rows) {
+  if constexpr (requires { a.rows_in_place(rows); })
+    return a.rows_in_place(rows);
+  else
+    return 0;
+}
+/// The panel that begins at A[m, k], where it lies; for rows_in_place().
+template <class T, class SourceA>
+inline Panel<T> panel_in_place([[maybe_unused]] const SourceA& a, [[maybe_unused]] std::int64_t m,
+                               [[maybe_unused]] std::int64_t k) {
+  if constexpr (requires { a.at(m, k); })
+    return {a.at(m, k), a.lda};
+  else
+    return {};
+}
+/// The memory of a part of a source of A or B, see their ahead(); none if it cannot say.
+template <class Source>
+inline LinesAhead lines_ahead(const Source& source, std::int64_t begin, std::int64_t length,
+                              std::int64_t other_begin, std::int64_t other_length) {
+  if constexpr (requires { source.ahead(begin, length, other_begin, other_length); })
+    if (length > 0 && other_length > 0)
+      return source.ahead(begin, length, other_begin, other_length);
+  return LinesAhead(&source);
+}
+
+/// The panels of A[m : m+rows, k : k+depth]: where they lie, or packed into `buffer`.
+template <class T, class SourceA>
+class PanelGroup {
+  using Tile = GemmTile<T>;
+
+ public:
+  PanelGroup(const SourceA& a, std::int64_t m, std::int64_t rows, std::int64_t k,
+             std::int64_t depth, T* buffer)
+      : a_(a), m_(m), rows_(rows), in_place_(rows_in_place(a, rows)), k_(k), buffer_(buffer) {
+    if (in_place_ < rows) a.pack(m + in_place_, rows - in_place_, k, depth, buffer);
+  }
+  /// Calls f(m, rows, panel).
+  template <class F>
+  void for_each(F&& f) const {
+    for (std::int64_t i = 0; i < rows_; i += Tile::rows) {
+      const std::int64_t used = std::min(Tile::rows, rows_ - i);
+      f(m_ + i, used,
+        i < in_place_ ? panel_in_place<T>(a_, m_ + i, k_)
+                      : Panel<T>{buffer_ + (i - in_place_) / Tile::rows * Tile::panel_size,
+                                 Panel<T>::packed_step(SourceA::layout, used)});
+    }
+  }
+
+ private:
+  const SourceA& a_;
+  std::int64_t m_, rows_, in_place_, k_;
+  T* buffer_;
+};
 
 /// Packs by rows: copy_row(i, to) writes the `depth` elements of row i.
 template <class T, class CopyRow>
@@ -217,20 +311,15 @@ struct RowsOfA {  // op(A) = A
     pack_by_rows(rows, depth, to,
                  [=, this](std::int64_t i, T* row) { copy(a + (m + i) * lda + k, depth, row); });
   }
-};
-
-/// Short rows, which lie so close together that they need no packing.
-template <class T>
-struct ThinRowsOfA : RowsOfA<T> {
-  static constexpr auto layout = PanelLayout::strided_rows;
-  static bool fits(const RowsOfA<T>& a) {
-    return a.lda * static_cast<std::int64_t>(sizeof(T)) <= 256;
+  /// All but rows at a multiple of 4 KiB, which would meet in one set of the L1 cache.
+  std::int64_t rows_in_place(std::int64_t rows) const {
+    return lda * static_cast<std::int64_t>(sizeof(T)) % 4096 == 0 ? 0
+                                                                  : rows_of_whole_panels<T>(rows);
   }
-  bool in_place(std::int64_t rows) const {
-    const std::int64_t last = (rows - 1) % GemmTile<T>::rows + 1;
-    return last == GemmTile<T>::height(last);
+  const T* at(std::int64_t m, std::int64_t k) const { return a + m * lda + k; }
+  LinesAhead ahead(std::int64_t m, std::int64_t rows, std::int64_t k, std::int64_t depth) const {
+    return LinesAhead::of_matrix(at(m, k), rows, depth, lda);
   }
-  const T* at(std::int64_t m, std::int64_t k) const { return this->a + m * this->lda + k; }
 };
 
 template <class T>
@@ -244,16 +333,19 @@ struct ColumnsOfA {  // op(A) = A^T
     pack_by_columns(rows, depth, to, [=, this](std::int64_t p) { return first + p * lda; });
   }
   /// Rows that lie close together are as good as packed.
-  bool in_place(std::int64_t rows) const {
-    const std::int64_t last = (rows - 1) % GemmTile<T>::rows + 1;
-    return last == GemmTile<T>::height(last) && lda * static_cast<std::int64_t>(sizeof(T)) <= 256;
+  std::int64_t rows_in_place(std::int64_t rows) const {
+    return lda * static_cast<std::int64_t>(sizeof(T)) <= 256 ? rows_of_whole_panels<T>(rows) : 0;
   }
   const T* at(std::int64_t m, std::int64_t k) const { return a + k * lda + m; }
+  LinesAhead ahead(std::int64_t m, std::int64_t rows, std::int64_t k, std::int64_t depth) const {
+    return LinesAhead::of_matrix(at(m, k), depth, rows, lda);
+  }
 };
 
-/// A source of B has pack(k, depth, n, columns, to): packs B[k : k+depth, n : n+columns] as slivers
-/// of GemmTile::columns columns; the last one has one or two vectors and is filled with zeros.
-/// Element (p, j) of the sliver that starts at column n + q goes to q * depth + p * width + j.
+/// A source of B has pack(k, depth, n, columns, to) and perhaps ahead(k, depth, n, columns): packs
+/// B[k : k+depth, n : n+columns] as slivers of GemmTile::columns columns; the last one has one or
+/// two vectors and is filled with zeros. Element (p, j) of the sliver that starts at column n + q
+/// goes to q * depth + p * width + j.
 constexpr std::int64_t sliver_width(std::int64_t columns, std::int64_t vector) {
   return columns > vector ? 2 * vector : vector;
 }
@@ -298,6 +390,9 @@ struct RowsOfB {  // op(B) = B
     pack_rows_of_b(at(k, n), ldb, depth, columns, to);
   }
   const T* at(std::int64_t k, std::int64_t n) const { return b + k * ldb + n; }
+  LinesAhead ahead(std::int64_t k, std::int64_t depth, std::int64_t n, std::int64_t columns) const {
+    return LinesAhead::of_matrix(at(k, n), depth, columns, ldb);
+  }
 };
 template <class T>
 struct ColumnsOfB {  // op(B) = B^T
@@ -310,6 +405,9 @@ struct ColumnsOfB {  // op(B) = B^T
       pack_sliver_of_columns(b + (n + j) * ldb + k, ldb, depth, used,
                              sliver_width(used, Tile::width), to + j * depth);
     }
+  }
+  LinesAhead ahead(std::int64_t k, std::int64_t depth, std::int64_t n, std::int64_t columns) const {
+    return LinesAhead::of_matrix(b + n * ldb + k, columns, depth, ldb);
   }
 };
 

@@ -145,15 +145,15 @@ struct SliverToPack {
 /// registers.
 template <class T, std::int64_t H, std::int64_t V, PanelLayout layout, class Sliver>
 void multiply_tile(std::int64_t depth, Panel<T> panel, Sliver b, T* c, std::int64_t ldc,
-                   bool accumulate, const RegisterEpilogue<T>* epilogue, std::int64_t n) {
+                   bool accumulate, const RegisterEpilogue<T>* epilogue, std::int64_t n,
+                   LinesAhead& lines_ahead) {
   constexpr std::int64_t width = vector_size<T>;
-  constexpr bool columns = layout == PanelLayout::columns,
-                 strided = !columns && layout != PanelLayout::rows;
-  const std::int64_t row_step = columns ? 1 : strided ? panel.step : GemmTile<T>::stride;
+  constexpr bool columns = layout == PanelLayout::columns;
+  const std::int64_t row_step = columns ? 1 : panel.step;
   const std::int64_t depth_step = columns ? panel.step : 1;
-  // Strided rows: every third has a pointer, the next two are one and two distances from it, which
-  // is what addresses of x86 can say.
-  constexpr std::int64_t rows_per_pointer = strided ? 3 : H;
+  // Every third row has a pointer, the next two are one and two distances from it, which is what
+  // addresses of x86 can say.
+  constexpr std::int64_t rows_per_pointer = columns ? H : 3;
   const T* a[divide_up(H, rows_per_pointer)];
 #pragma GCC unroll 16
   for (std::int64_t i = 0; i < H; i += rows_per_pointer)
@@ -177,17 +177,20 @@ void multiply_tile(std::int64_t depth, Panel<T> panel, Sliver b, T* c, std::int6
     }
     for (const T*& pointer : a) pointer += depth_step;
   };
-  // Two at a time: 3-5% faster than one or four. The first H of these ask for a row of C each: all
-  // at once they would hold up the loads of A and B.
+  // Two at a time: 3-5% faster than one or four. Memory that will be read, and the first H times a
+  // row of C, are asked for meanwhile: all at once they would hold up the loads of A and B.
   const T* row = c;
   std::int64_t rows_left = H;
+  LinesAhead ahead = lines_ahead;
   for (std::int64_t p = depth / 2; p > 0; --p) {
     __builtin_prefetch(row, 1);
     if constexpr (V > 1) __builtin_prefetch(row + V * width - 1, 1);
     row += --rows_left > 0 ? ldc : 0;
+    ahead.fetch();
     step();
     step();
   }
+  lines_ahead = ahead;
   if (depth % 2 != 0) step();
   auto load_sums = [&](std::int64_t v) __attribute__((always_inline)) {
 #pragma GCC unroll 16
@@ -264,7 +267,8 @@ struct Unpacked {
 template <class T, PanelLayout layout, class SourceB>
 void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t columns,
                     std::int64_t depth, Panel<T> panel, T* slivers, Unpacked<SourceB> unpacked,
-                    bool accumulate, const AffineEpilogue<T>* epilogue) {
+                    bool accumulate, const AffineEpilogue<T>* epilogue, LinesAhead* even,
+                    LinesAhead* odd) {
   using Tile = GemmTile<T>;
   const std::int64_t height = Tile::height(rows.count);
   std::optional<RegisterEpilogue<T>> quick;
@@ -272,9 +276,9 @@ void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t colum
   for (std::int64_t j = 0; j < columns; j += Tile::columns) {
     const std::int64_t used = std::min(Tile::columns, columns - j);
     T* sliver = slivers + j * depth;
+    LinesAhead& ahead = *(j / Tile::columns % 2 == 0 ? even : odd);
     const bool whole = used % Tile::width == 0;
-    constexpr bool readable =  // strided rows only meet packed slivers
-        std::is_same_v<SourceB, RowsOfB<T>> && layout != PanelLayout::strided_rows;
+    constexpr bool readable = std::is_same_v<SourceB, RowsOfB<T>>;
     const bool pack_on_the_way = readable && unpacked.source != nullptr && whole;
     if constexpr (!std::is_same_v<SourceB, PackedB<T>>)
       if (unpacked.source != nullptr && !pack_on_the_way)
@@ -293,9 +297,9 @@ void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t colum
               depth, panel,
               SliverToPack<T, v>{unpacked.source->at(unpacked.k, n + j), unpacked.source->ldb,
                                  sliver},
-              c, ldc, direct && accumulate, in_registers, j);
+              c, ldc, direct && accumulate, in_registers, j, ahead);
       multiply_tile<T, h, v, layout>(depth, panel, PackedSliver<T, v>{sliver}, c, ldc,
-                                     direct && accumulate, in_registers, j);
+                                     direct && accumulate, in_registers, j, ahead);
     });
     for (std::int64_t i = 0; i < rows.count && !direct; ++i) {
       T* to = rows.start[i] + n + j;
@@ -307,6 +311,15 @@ void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t colum
     }
     if (epilogue != nullptr && !finish) (*epilogue)(rows.start, rows.count, n + j, n + j, used);
   }
+}
+/// The same with no memory to ask for.
+template <class T, PanelLayout layout, class SourceB>
+void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t columns,
+                    std::int64_t depth, Panel<T> panel, T* slivers, Unpacked<SourceB> unpacked,
+                    bool accumulate, const AffineEpilogue<T>* epilogue) {
+  LinesAhead nothing(panel.data);
+  multiply_panel<T, layout>(rows, n, columns, depth, panel, slivers, unpacked, accumulate, epilogue,
+                            &nothing, &nothing);
 }
 
 }  // namespace kindred::cpu

@@ -70,7 +70,7 @@ void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t
     for (std::int64_t j = 0; j < out; j += Tile::block)
       for (std::int64_t part = 0; part < b.cut.parts; ++part)
         for (std::int64_t m = 0; m < pixels; m += Tile::rows)
-          multiply_panel<T, PanelLayout::strided_rows>(
+          multiply_panel<T, PanelLayout::rows>(
               {c, begin * width + m, std::min(Tile::rows, pixels - m)}, j,
               std::min(Tile::block, out - j), b.cut.size(part),
               Panel<T>{a + m * distance + b.cut.begin(part), distance}, b.at(part, j),
