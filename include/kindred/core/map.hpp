@@ -28,8 +28,8 @@ concept StoresBF16 = std::same_as<T, float> && requires {
 template <class Context, class T>
 void check_storage(const char* place, Storage storage) {
   if (storage == Storage::bf16 && !StoresBF16<Context, T>)
-    throw ConfigError(text(place, ": activations in BF16 are there for models of float on the CPU ",
-                           "alone; use Storage::scalar"));
+    throw ConfigError(text(place, ": activations in BF16 are there for models of float alone; use ",
+                           "Storage::scalar"));
 }
 
 /// What a kernel computes in for elements of S.
