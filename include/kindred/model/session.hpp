@@ -21,8 +21,9 @@ struct SessionOptions {
   std::int64_t max_batch = 0;  ///< larger batches throw; 0: any size
   int threads = 0;             ///< 0: all that the machine offers
   /// bf16: a train session keeps the maps of convolutional backbones rounded to BF16, computed with
-  /// in float, in half the memory. Parameters, gradients, statistics and features stay float. For
-  /// models of float on the CPU; others, and inference, which keeps no maps, throw ConfigError.
+  /// in float, in half the memory. Parameters, gradients, statistics and features stay float. On a
+  /// GPU the products of the session take factors in BF16 then, see cuda::Context::set_math(). For
+  /// models of float; those of double, and inference, which keeps no maps, throw ConfigError.
   Storage activations = Storage::scalar;
 };
 
