@@ -318,10 +318,9 @@ class BasicExperiment {
     s.finish();
     if (!on) return;
     if (dtype != "bfloat16")
-      throw ConfigError(text("AMP.dtype: there is no ", dtype,
-                             "; set AMP.dtype to bfloat16, which ",
-                             "stores activations of training as BF16 and computes in FP32, or ",
-                             "AMP.use_amp to False"));
+      throw ConfigError(
+          text("AMP.dtype: there is no ", dtype, "; set AMP.dtype to bfloat16, which ",
+               "stores activations of training as BF16, or ", "AMP.use_amp to False"));
     if (level != "O1" || fp16_test)
       throw ConfigError(
           "AMP: only level O1 without use_fp16_test is there: parameters and "
