@@ -147,8 +147,9 @@ inline Stream make_stream() {
 }
 
 /// How factors of float are multiplied in matrix products and convolutions that are not depthwise.
-/// Arrays, sums and everything else stay FP32. With cuBLAS the modes are faster, as tensor cores do
-/// the products; kindred's own kernels round alike, but take as long as in FP32.
+/// Sums and everything else stay FP32, and so do arrays but for maps, see Storage. With cuBLAS the
+/// modes are faster, as tensor cores do the products; kindred's own kernels round alike, but take
+/// as long as in FP32.
 enum class MathMode {
   fp32,  ///< full precision
   tf32,  ///< factors rounded to 10 bits of mantissa
