@@ -3,7 +3,8 @@
 //   Product/N/MODE                rate of one product of N x N matrices
 //   MarginStep/B/D/C/MODE         ArcMargin + CELoss with both gradients
 //   TrainStep/SCALE/B/MODE        a step of PPLCNet, FC 1280 -> 512, ArcMargin, CELoss, momentum on
-//                                 224 x 224 images that are on the device
+//                                 224 x 224 images that are on the device; also in the mode amp:
+//                                 that of bf16, with maps stored in BF16
 //   LaunchedStep/SCALE/B/MODE     the same, kernel by kernel instead of as one graph
 //   FedStep/SCALE/B/MODE          TrainStep on images of 8 bits in pinned memory of the host, each
 //                                 batch copied while the step before runs and normalised there
@@ -94,8 +95,10 @@ using Model = kd::RecModel<kd::backbone::PPLCNet, kd::neck::FC, kd::head::ArcMar
                            kd::loss::CELoss, kd::Cuda>;
 constexpr std::int64_t side = 224, classes = 1000;
 
-void train_step(const char* scale_name, double scale, std::int64_t batch, MathMode mode) {
-  const std::string ending = kd::text(scale_name, '/', batch, '/', name_of(mode));
+void train_step(const char* scale_name, double scale, std::int64_t batch, MathMode mode,
+                kd::Storage maps = kd::Storage::scalar) {
+  const bool amp = maps == kd::Storage::bf16;
+  const std::string ending = kd::text(scale_name, '/', batch, '/', amp ? "amp" : name_of(mode));
   if (!selected("TrainStep/" + ending) && !selected("LaunchedStep/" + ending) &&
       !selected("FedStep/" + ending))
     return;
@@ -103,7 +106,7 @@ void train_step(const char* scale_name, double scale, std::int64_t batch, MathMo
                .neck = {.embedding_size = 1280, .class_num = 512},
                .head = {.embedding_size = 512, .class_num = classes, .margin = 0.2, .scale = 30}},
               kd::Seed{1});
-  auto session = model.train_session();
+  auto session = model.train_session({.activations = maps});
   session.context().set_math(mode);
   const DeviceArray images({batch, side, side, 3}, 1);
   std::vector<std::int64_t> labels;
@@ -155,6 +158,8 @@ void all() {
     train_step("x1_0", 1.0, 256, mode);
     train_step("x2_5", 2.5, 256, mode);
   }
+  train_step("x1_0", 1.0, 256, MathMode::bf16, kd::Storage::bf16);
+  train_step("x2_5", 2.5, 256, MathMode::bf16, kd::Storage::bf16);
 }
 
 }  // namespace

@@ -166,12 +166,26 @@ KINDRED_PARITY(divergence) {
                                              "lower the learning rate");
     side.template check_throws<ConfigError>([&] { files.experiment("x", {}, other_device); },
                                             "but this program computes on");
-    const std::vector<std::string> amp{"AMP={use_amp: True, dtype: bfloat16}"};
-    if constexpr (std::is_same_v<Device, Cpu>)
-      side.check(files.experiment("x", amp).activations() == Storage::bf16, "BF16 on the CPU");
-    else
-      side.template check_throws<ConfigError>([&] { files.experiment("x", amp); },
-                                              "AMP: activations in BF16 are there for models");
+  }
+}
+
+KINDRED_PARITY(mixed_precision) {
+  if constexpr (std::is_same_v<T, float>) {
+    const Files files;
+    const auto weights = [&](const std::string& run, const std::vector<std::string>& overrides) {
+      const Experiment experiment = files.experiment(run, overrides);
+      side.check(experiment.activations() == (overrides.empty() ? Storage::scalar : Storage::bf16),
+                 "the storage of the file");
+      auto model = experiment.make_model();
+      side.check(experiment.train(model, false).steps == 4, "4 steps");
+      const auto w = std::as_const(model).trainable();
+      return std::vector<float>(w.begin(), w.end());
+    };
+    const auto full = weights("full", {}),
+               rounded = weights("rounded", {"AMP={use_amp: True, dtype: bfloat16}"});
+    side.check(rounded != full, "AMP has an effect");
+    // 4 steps at a rate of 1e-3.
+    side.record("weights", all(rounded), 2e-2);
   }
 }
 

@@ -13,6 +13,7 @@ struct Array {
   std::vector<double> values;
   std::vector<unsigned char> bits;  ///< the array as it is in memory
   double tolerance = 0;
+  double flips = -1;  ///< of BF16: the share that may be rounded to the other side
 };
 
 struct Recording {

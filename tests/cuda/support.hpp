@@ -31,6 +31,7 @@
 #include <string>
 #include <vector>
 
+#include <kindred/core/bfloat16.hpp>
 #include <kindred/core/random.hpp>
 #include <kindred/core/shape.hpp>
 #ifdef KINDRED_CPU_SIDE
@@ -144,6 +145,16 @@ class Side {
     if (!values.empty()) std::memcpy(array.bits.data(), values.data(), array.bits.size());
     recording_.arrays.push_back(std::move(array));
   }
+  /// The same of BF16. The sides sum in different orders before they round, so the share `flips` of
+  /// the elements may be rounded to the other side, and differ by one unit in the last place.
+  void record(const std::string& name, View<BFloat16> view, double flips) {
+    const std::vector<BFloat16> values = host(view);
+    Array array{name, {}, {}, default_tolerance<float>, flips};
+    for (const BFloat16 v : values) array.values.push_back(static_cast<double>(to_float(v)));
+    array.bits.resize(values.size() * sizeof(BFloat16));
+    std::memcpy(array.bits.data(), values.data(), array.bits.size());
+    recording_.arrays.push_back(std::move(array));
+  }
   /// The tolerance of float; double keeps 1e-12.
   template <class T>
   static constexpr double tolerance(double of_float) {
@@ -169,7 +180,9 @@ class Side {
  private:
   template <class T>
   static T nothing() {
-    if constexpr (std::is_floating_point_v<T>)
+    if constexpr (std::is_same_v<T, BFloat16>)
+      return {0xFFFF};
+    else if constexpr (std::is_floating_point_v<T>)
       return std::numeric_limits<T>::quiet_NaN();
     else
       return T(-1);

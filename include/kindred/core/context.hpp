@@ -57,6 +57,7 @@ class Context {
   static constexpr bool prepares_weights = true;
   /// Training passes can store maps in BF16: see core/map.hpp.
   static constexpr bool stores_bf16 = true;
+  static constexpr bool multiplies_bf16 = true;
 
   /// threads = 0 takes as many as the machine offers to this process.
   explicit Context(int threads = 0)

@@ -16,7 +16,7 @@
 #include <cublas_v2.h>
 #endif
 
-#include <kindred/core/arena.hpp>
+#include <kindred/core/map.hpp>
 
 namespace kindred {
 
@@ -147,8 +147,9 @@ inline Stream make_stream() {
 }
 
 /// How factors of float are multiplied in matrix products and convolutions that are not depthwise.
-/// Arrays, sums and everything else stay FP32. With cuBLAS the modes are faster, as tensor cores do
-/// the products; kindred's own kernels round alike, but take as long as in FP32.
+/// Sums and everything else stay FP32, and so do arrays but for maps, see Storage. With cuBLAS the
+/// modes are faster, as tensor cores do the products; kindred's own kernels round alike, but take
+/// as long as in FP32.
 enum class MathMode {
   fp32,  ///< full precision
   tf32,  ///< factors rounded to 10 bits of mantissa
@@ -169,6 +170,9 @@ inline constexpr Block<x, y> block{};
 /// number of processors: work is cut by its shape alone, and no sum is taken in random order.
 class Context {
  public:
+  /// Training passes can store maps in BF16: see core/map.hpp.
+  static constexpr bool stores_bf16 = true;
+
   /// The number of threads is that of cpu::Context and has no meaning here. Throws DeviceError if
   /// there is no device.
   explicit Context(int /*threads*/ = 0) : arena_(&allocate_device) {
@@ -191,6 +195,9 @@ class Context {
   bool planning() const { return arena_.recording(); }
   MathMode math() const { return math_; }
   void set_math(MathMode mode) { math_ = mode; }
+  /// The mode of a session whose maps are stored so, until set_math(): with BF16 maps, which tensor
+  /// cores multiply as they are, the other factors are rounded, too.
+  void adapt_math(Storage maps) { math_ = maps == Storage::bf16 ? MathMode::bf16 : MathMode::fp32; }
 
   /// An array that lives until the returned tensor ends.
   template <class T>

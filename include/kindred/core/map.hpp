@@ -26,12 +26,19 @@ concept StoresBF16 = std::same_as<T, float> && requires {
   requires Context::stores_bf16;
 };
 
+/// Those whose pointwise convolutions read both factors as BF16, and whose inference stores maps
+/// so, too.
+template <class Context, class T>
+concept MultipliesBF16 = StoresBF16<Context, T> && requires {
+  requires Context::multiplies_bf16;
+};
+
 /// Throws ConfigError, naming `place`, unless passes of T on this kind of context can store so.
 template <class Context, class T>
 void check_storage(const char* place, Storage storage) {
   if (storage == Storage::bf16 && !StoresBF16<Context, T>)
-    throw ConfigError(text(place, ": activations in BF16 are there for models of float on the CPU ",
-                           "alone; use Storage::scalar"));
+    throw ConfigError(text(place, ": activations in BF16 are there for models of float alone; use ",
+                           "Storage::scalar"));
 }
 
 /// What a kernel computes in for elements of S.

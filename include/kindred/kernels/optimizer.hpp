@@ -11,10 +11,12 @@
 
 namespace kindred::kernels {
 
-/// One optimizer step on flat arrays: rule(p[i], moments[i]..., g[i]) for every i.
+/// One optimizer step on flat arrays: rule(p[i], moments[i]..., g[i]) for every i; none if
+/// `allowed` is not null and *allowed is 0 when the kernel runs.
 template <class Context, class Rule, class T>
 void apply_rule(Context& ctx, const Rule& rule, View<T> p, In<T> g,
-                const std::array<View<T>, Rule::moments>& moments) {
+                const std::array<View<T>, Rule::moments>& moments,
+                const std::type_identity_t<T>* allowed = nullptr) {
   // The texts only where they are needed: a step allocates nothing.
   if (g.shape != p.shape) check_shape(text(Rule::name, ": gradient").c_str(), g.shape, p.shape);
   std::array<T*, Rule::moments> state{};
@@ -23,7 +25,7 @@ void apply_rule(Context& ctx, const Rule& rule, View<T> p, In<T> g,
     if (m.shape != p.shape) check_shape(text(Rule::name, ": moment ", k).c_str(), m.shape, p.shape);
     state[k++] = m.data;
   }
-  apply_rule(ctx, rule, p.size(), p.data, g.data, state);
+  apply_rule(ctx, rule, p.size(), p.data, g.data, state, allowed);
 }
 
 /// The moving average of weights: average = decay average + (1 - decay) value.

@@ -154,18 +154,17 @@ class ConvBNAct {
   /// memory of dy.
   template <class Context, class T>
   Map<T> normalise_backward(const Run<Context, T>& run, Tensor<T> dy, const Saved<T>& saved) const {
-    Map<T> rounded;
-    if (geometry_.pointwise() && saved.z.is_rounded())
-      rounded = run.make_map(dy.shape, "conv_bn_act.dz", Storage::bf16);
     const auto compute = [&](auto dz) {
       kernels::batch_norm_backward(run.ctx, dy, saved.z, run.parameter(gamma_),
                                    run.parameter(beta_), saved.mean, saved.inv_std, config_.act, dz,
                                    run.gradient(gamma_), run.gradient(beta_));
     };
-    if (rounded.is_rounded()) {
-      with_elements<Context>(rounded, compute);
-      return rounded;
-    }
+    if constexpr (MultipliesBF16<Context, T>)
+      if (geometry_.pointwise() && saved.z.is_rounded()) {
+        Map<T> rounded = run.make_map(dy.shape, "conv_bn_act.dz", Storage::bf16);
+        compute(rounded.rounded_elements());
+        return rounded;
+      }
     compute(View<T>(dy));
     return dy;
   }

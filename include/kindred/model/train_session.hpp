@@ -29,6 +29,8 @@ class TrainSession {
   TrainSession(Model& model, const SessionOptions& options)
       : model_(&model), options_(options), state_(std::make_unique<State>(model, options.threads)) {
     check_storage<Context, Scalar>("TrainSession", options.activations);
+    if constexpr (requires { state_->ctx.adapt_math(options.activations); })
+      state_->ctx.adapt_math(options.activations);
     zero_gradients();
   }
 
@@ -67,19 +69,25 @@ class TrainSession {
   void prefetch(View<const Scalar> images) { Images(images).prefetch(state_->ctx); }
   void prefetch(const PixelImages& images) { Images(images).prefetch(state_->ctx); }
 
+  /// What a step does besides forward and backward: a step on several batches, whose gradients add
+  /// up, starts with the first and ends with the last.
+  struct Part {
+    bool first = true;  ///< gradients start from zero
+    bool last = true;   ///< update() follows
+  };
   /// One whole step: gradients from zero, forward and backward as in forward_backward(), then
-  /// update(context), which applies an optimizer to gradients(). On a GPU it is launched as one
-  /// graph and not waited for: ask for losses() when they are wanted, and call
-  /// context().synchronize() before the host or another session reads the model.
+  /// update(context), which applies an optimizer to gradients(), best if step_allowed(). On a GPU
+  /// it is launched as one graph and not waited for: ask for losses() when they are wanted, and
+  /// call context().synchronize() before the host or another session reads the model.
   template <class F>
   void step(View<const Scalar> images, std::span<const std::int64_t> labels, std::uint64_t step,
-            F&& update, const RowStep* rows = nullptr) {
-    whole_step(Images(images), labels, step, update, rows);
+            F&& update, const RowStep* rows = nullptr, const Part& part = {true, true}) {
+    whole_step(Images(images), labels, step, update, rows, part);
   }
   template <class F>
   void step(const PixelImages& images, std::span<const std::int64_t> labels, std::uint64_t step,
-            F&& update, const RowStep* rows = nullptr) {
-    whole_step(Images(images), labels, step, update, rows);
+            F&& update, const RowStep* rows = nullptr, const Part& part = {true, true}) {
+    whole_step(Images(images), labels, step, update, rows, part);
   }
 
   /// Of the last batch, whose end it waits for.
@@ -118,6 +126,9 @@ class TrainSession {
   /// Whether a head with update_in_tile took its step, because all gradients of it are finite; true
   /// of any other head.
   bool rows_updated() const { return finite(2); }
+  /// Where kernels read, once those of the last batch are done, whether all of that and its losses
+  /// are finite: optim::Update::allowed of an update that the host does not wait for.
+  const Scalar* step_allowed() const { return state_->allowed.get(); }
 
   Context& context() { return state_->ctx; }
   /// The plan of a step on images of this shape, made now if need be: its bytes and largest arrays.
@@ -125,12 +136,14 @@ class TrainSession {
 
  private:
   using Images = ImageBatch<Scalar>;
-  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool>;
+  /// Batch, height, width, kind of images, and how the context multiplies.
+  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, int>;
 
   struct State {
     State(const Model& model, int threads)
         : gradients(std::static_pointer_cast<Scalar>(Model::Device::allocate(
               static_cast<std::size_t>(model.parameters().gradient_size()) * sizeof(Scalar)))),
+          allowed(std::static_pointer_cast<Scalar>(Model::Device::allocate(sizeof(Scalar)))),
           reports(static_cast<std::size_t>(model.loss().entries())),
           values(reports.size() * loss::report_size),
           results(std::static_pointer_cast<Scalar[]>(
@@ -142,13 +155,14 @@ class TrainSession {
     }
     // A context waits for its kernels when it ends, and what they write must still be there.
     std::shared_ptr<Scalar> gradients;
+    std::shared_ptr<Scalar> allowed;  ///< where every thread of an update can read it fast
     std::vector<loss::LossReport> reports;
     std::size_t values;  ///< numbers of all losses
     /// Them; whether images and gradients are finite; whether the head's rows were updated.
     std::shared_ptr<Scalar[]> results;
     Context ctx;
     std::map<Key, Plan> plans;
-    std::map<Key, typename Context::Graph> graphs;
+    std::map<std::tuple<Key, bool, bool>, typename Context::Graph> graphs;  ///< and the Part
     typename Model::Saved saved;
   };
 
@@ -165,9 +179,11 @@ class TrainSession {
                     const Scalar*) const override {}
   };
 
-  static Key key(const Images& images) {
+  Key key(const Images& images) const {
     const Shape& shape = images.shape();
-    return {shape[0], shape[1], shape[2], images.has_pixels()};
+    int math = 0;  // kernels for another mode may need other scratch
+    if constexpr (requires { state_->ctx.math(); }) math = static_cast<int>(state_->ctx.math());
+    return {shape[0], shape[1], shape[2], images.has_pixels(), math};
   }
 
   bool finite(std::size_t which) const {
@@ -240,12 +256,12 @@ class TrainSession {
 
   template <class F>
   void whole_step(const Images& images, std::span<const std::int64_t> labels, std::uint64_t step,
-                  F&& update, const RowStep* rows) {
+                  F&& update, const RowStep* rows, const Part& part) {
     with_batch(images, labels, [&](const Batch& b) {
-      state_->ctx.run_graph(state_->graphs[key(images)], [&] {
-        zero_gradients();
+      state_->ctx.run_graph(state_->graphs[{key(images), part.first, part.last}], [&] {
+        if (part.first) zero_gradients();
         pass(b, step, rows);
-        update(state_->ctx);
+        if (part.last) update(state_->ctx);
       });
     });
   }
@@ -270,6 +286,18 @@ class TrainSession {
     kernels::all_finite(
         s.ctx, View<const Scalar>{s.gradients.get(), {model_->parameters().gradient_size()}},
         View<Scalar>{finite + 1, {1}});
+    allow_step();
+  }
+
+  /// allowed = whether the losses are finite, and all three of `results` that say so of others.
+  void allow_step() {
+    State& s = *state_;
+    const View<Scalar> allowed{s.allowed.get(), {1}};
+    const auto values = static_cast<std::int64_t>(s.values);
+    kernels::all_finite(s.ctx, View<const Scalar>{s.results.get(), {values}}, allowed);
+    for (std::int64_t i = 0; i < 3; ++i)
+      kernels::multiply(s.ctx, allowed, View<const Scalar>{s.results.get() + values + i, {1}},
+                        allowed);
   }
 
   Model* model_;

@@ -83,6 +83,8 @@ struct Update {
   std::span<Array> moments;  ///< Array = RecModel::Array
   double lr = 0;
   std::int64_t step = 1;  ///< counts from 1
+  /// Where kernels read whether the step may be taken: nothing changes if it is 0. Null: it may.
+  const T* allowed = nullptr;
 
   /// The elements of a range in the first `count` moments.
   template <std::size_t count>
@@ -104,13 +106,14 @@ void update_ranges(const O& optimizer, Context& ctx, std::span<const Range> all,
       const std::int64_t n = r.end - r.begin;
       kernels::apply_rule(ctx, rule, View<T>{u.parameters.data() + r.begin, {n}},
                           View<const T>{u.gradients.data() + r.gradient, {n}},
-                          u.template state<moments>(r));
+                          u.template state<moments>(r), u.allowed);
     });
 }
 
 /// An optimizer is a description: `with_rule` gives the rule of one step for elements with a
 /// learning rate and a decay (kernels/optimizer_rule.hpp), `update` applies it to every range,
-/// `moments()` says how many flat arrays of state it needs (they start at zero).
+/// unless *allowed of the Update is 0, `moments()` says how many flat arrays of state it needs
+/// (they start at zero). One without `with_rule` need not heed `allowed`.
 template <class O>
 concept Optimizer = requires(const O& o) {
   { o.name() } -> std::convertible_to<const char*>;
@@ -119,7 +122,8 @@ concept Optimizer = requires(const O& o) {
   { o.no_decay } -> std::convertible_to<Kinds>;
 };
 
-/// An optimizer that a head with update_in_tile can use.
+/// An optimizer that can take its step within the pass: that a head with update_in_tile can use,
+/// and that Trainer launches with the pass, before the host knows whether all was finite.
 template <class O, class T>
 concept HasRule = requires(const O& o) {
   o.template with_rule<T>(1., 0., std::int64_t{1}, [](const auto&) {});

@@ -130,11 +130,10 @@ class Trainer {
   std::span<const loss::LossReport> step(View<const Scalar> images,
                                          std::span<const std::int64_t> labels,
                                          const lr::Progress& progress) {
-    session_.zero_gradients();
-    launch(images, labels, static_cast<std::uint64_t>(progress.step), progress);
+    launch(images, labels, static_cast<std::uint64_t>(progress.step), progress, {});
     const auto losses = session_.losses();
     check_finite(losses, images, {});
-    update(progress, 1);
+    if constexpr (!updates_with_pass) update_after_check(progress, 1);
     return losses;
   }
 
@@ -218,20 +217,20 @@ class Trainer {
     typename Loader::Batch batch;
     const lr::Progress length{0, batches / options.update_freq, options.epochs, at_.scores};
     while (at_.batch < batches && loader.next(batch)) {
-      if (at_.batch % options.update_freq == 0) session_.zero_gradients();
+      const StepOfBatch of_batch{at_.batch % options.update_freq, options.update_freq};
       lr::Progress progress = length;
       progress.step = at_.step;
       visit_images(batch, [&](const auto& images) {
         launch(images, batch.labels, static_cast<std::uint64_t>(at_.epoch * batches + at_.batch),
-               progress);
+               progress, of_batch);
       });
       if (at_.batch + 1 < batches) prefetch(loader);
       const auto losses = session_.losses();
       check_finite(losses, batch.images, [&](std::size_t i) { return loader.describe(batch, i); });
       ++at_.batch;
       note(losses, static_cast<std::int64_t>(batch.labels.size()));
-      if (at_.batch % options.update_freq != 0) continue;
-      update(progress, options.update_freq);
+      if (!of_batch.last()) continue;
+      if constexpr (!updates_with_pass) update_after_check(progress, options.update_freq);
       ++at_.step;
       report(options, batches, progress, losses, loader.reader_cost(), journal);
       if (options.save_every_steps > 0 && at_.step % options.save_every_steps == 0) {
@@ -273,26 +272,48 @@ class Trainer {
 
   optim::Update<Scalar, Array> update_of(const ParameterGroup& group,
                                          const lr::Progress& progress) {
-    return {model_.trainable(), session_.gradients(),
-            std::span(state_).first(group.optimizer.moments()), group.schedule.at(progress),
-            progress.step + 1};
+    return {model_.trainable(),
+            session_.gradients(),
+            std::span(state_).first(group.optimizer.moments()),
+            group.schedule.at(progress),
+            progress.step + 1,
+            session_.step_allowed()};
   }
 
-  /// Forward and backward of one batch; a head with update_in_tile takes its step of `progress`.
+  /// Whether the update is launched with the pass, on a GPU as one graph, and checks on the device
+  /// what the host checks later; the host updates after its check otherwise.
+  static constexpr bool updates_with_pass = optim::HasRule<Optimizer, Scalar>;
+
+  /// Which of the `count` batches whose gradients make one step.
+  struct StepOfBatch {
+    std::int64_t number = 0, count = 1;
+    bool last() const { return number + 1 == count; }
+  };
+
+  /// Forward and backward of one batch, the update if it belongs there; a head with update_in_tile
+  /// takes its step of `progress`.
   template <class Images>
   void launch(const Images& images, std::span<const std::int64_t> labels, std::uint64_t key,
-              const lr::Progress& progress) {
-    if constexpr (optim::HasRule<Optimizer, Scalar>) {
+              const lr::Progress& progress, const StepOfBatch& batch) {
+    const auto finish = [&](auto&) { update(progress, batch.count); };
+    const typename TrainSession<Model>::Part part{batch.number == 0,
+                                                  updates_with_pass && batch.last()};
+    if constexpr (updates_with_pass) {
       if (const ParameterInfo* rows = model_.parameters().updated_in_tile()) {
         const ParameterGroup& group = groups_[group_of_rows_];
         const optim::RowStep<typename Model::Context, Scalar, Array, Optimizer> step(
             group.optimizer,
             optim::range_of(*rows, group.optimizer.weight_decay, group.optimizer.no_decay),
             update_of(group, progress));
-        return session_.launch(images, labels, key, &step);
+        return session_.step(images, labels, key, finish, &step, part);
       }
     }
-    session_.launch(images, labels, key);
+    session_.step(images, labels, key, finish, nullptr, part);
+  }
+
+  void update_after_check(const lr::Progress& progress, std::int64_t update_freq) {
+    update(progress, update_freq);
+    session_.context().synchronize();  // what follows reads the model on the host
   }
 
   void update(const lr::Progress& progress, std::int64_t update_freq) {
@@ -306,7 +327,6 @@ class Trainer {
       groups_[i].optimizer.update(session_.context(), std::span<const optim::Range>(ranges_[i]),
                                   update_of(groups_[i], progress));
     if (ema_decay_ > 0) update_average();
-    session_.context().synchronize();  // what follows reads the model on the host
   }
 
   void update_average() {

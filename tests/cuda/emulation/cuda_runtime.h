@@ -13,6 +13,7 @@
 //   * Streams run as far ahead of each other as their events allow.
 //   * Allocations, waits and copies of pageable memory end the program while a graph is recorded.
 //   * Blocks run in ascending or descending order, see emulation::descending_blocks.
+//   * What the host asks for is counted, see emulation::counts.
 
 #include <link.h>
 #include <sys/mman.h>
@@ -80,6 +81,16 @@ namespace emulation {
 
 /// Whether the blocks of a launch run from the last to the first.
 inline bool descending_blocks = false;
+
+/// What the host has asked for so far.
+struct Counts {
+  int launches = 0;        ///< kernels, one by one
+  int captures = 0;        ///< graphs that were recorded,
+  int instantiations = 0;  ///< made executable
+  int graph_launches = 0;  ///< and launched
+  int waits = 0;           ///< for work in flight, whatever the call
+};
+inline Counts counts;
 
 [[noreturn]] inline void fail(const char* message) {
   std::fprintf(stderr, "emulated CUDA: %s (block %u,%u,%u thread %u,%u,%u)\n", message, blockIdx.x,
@@ -485,6 +496,7 @@ class Runtime {
   }
   /// Work is kept in `works` from now on, instead of being done; null ends that.
   void record_in(Works* works) { recorded_ = works; }
+  bool records() const { return recorded_ != nullptr; }
   /// Ends the program if a graph is being recorded, where CUDA forbids `what`.
   void forbid_in_graph(const char* what) const {
     if (recorded_ != nullptr) fail(what);
@@ -495,6 +507,7 @@ class Runtime {
   void drain() {
     forbid_in_graph("a wait while a graph is recorded");
     if (queues_.empty()) return;
+    ++counts.waits;
     open(true);
     while (!queues_.empty()) {
       const auto next = runnable();
@@ -625,6 +638,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                      std::uint64_t{block.x} * block.y * block.z <= 1024;
   if (!valid) return cudaErrorInvalidConfiguration;
   std::tuple<P...> kept{static_cast<P>(arguments)...};
+  if (!emulation::Runtime::get().records()) ++emulation::counts.launches;
   emulation::Runtime::get().submit(
       [=]() mutable { emulation::run_grid(grid, block, kernel, kept); }, config->stream);
   return cudaSuccess;
@@ -706,6 +720,7 @@ using cudaGraphExec_t = emulation::Graph*;
 struct cudaGraphExecUpdateResultInfo {};
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  ++emulation::counts.captures;
   emulation::recording = new emulation::Graph;
   emulation::Runtime::get().record_in(&emulation::recording->works);
   return cudaSuccess;
@@ -717,6 +732,7 @@ inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
 }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
                                         unsigned long long) {
+  ++emulation::counts.instantiations;
   *executable = new emulation::Graph(*graph);
   return cudaSuccess;
 }
@@ -727,6 +743,7 @@ inline cudaError_t cudaGraphExecUpdate(cudaGraphExec_t executable, cudaGraph_t g
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  ++emulation::counts.graph_launches;
   for (const auto& work : executable->works) emulation::Runtime::get().submit(work, stream);
   return cudaSuccess;
 }

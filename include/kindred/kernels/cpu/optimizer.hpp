@@ -51,9 +51,11 @@ template <class Rule, class T>
     std::copy(state[k], state[k] + (n - i), moments[k] + i);
 }
 
+/// Unless `allowed` is not null and *allowed is 0.
 template <class Rule, class T>
 void apply_rule(Context& ctx, const Rule& rule, std::int64_t n, T* p, const T* g,
-                const std::array<T*, Rule::moments>& moments) {
+                const std::array<T*, Rule::moments>& moments, const T* allowed) {
+  if (allowed != nullptr && !ctx.planning() && *allowed == 0) return;
   ctx.parallel_ranges(n, elementwise_chunk, [&](std::int64_t begin, std::int64_t end) {
     auto state = moments;
     for (T*& m : state) m += begin;

@@ -34,13 +34,13 @@ struct Tap {
 };
 
 /// x(output pixel, tap): what every output sees of the image.
-template <class T>
+template <class X>
 struct Windows {
   static constexpr bool along_depth = true;
   Conv2dExtents e;
-  const T* x;  ///< from the first channel of the group on
+  const X* x;  ///< from the first channel of the group on
   struct Line {
-    const T* image;
+    const X* image;
     int h, w;
   };
   __device__ Line line(std::int64_t i) const {
@@ -49,27 +49,27 @@ struct Windows {
             static_cast<int>(out.h * e.stride - e.padding),
             static_cast<int>(out.w * e.stride - e.padding)};
   }
-  __device__ T at(const Line& line, std::int64_t p) const {
+  __device__ ComputeOf<X> at(const Line& line, std::int64_t p) const {
     const Tap tap = Tap::of(p, e.kernel_w, e.group_channels());
     const int h = line.h + tap.h, w = line.w + tap.w;
-    if (h < 0 || w < 0 || h >= e.height || w >= e.width) return T(0);
-    return line.image[(h * e.width + w) * e.channels + tap.c];
+    if (h < 0 || w < 0 || h >= e.height || w >= e.width) return 0;
+    return widened(line.image[(h * e.width + w) * e.channels + tap.c]);
   }
 };
 
 /// The same, transposed: lines are taps, the depth runs over output pixels.
-template <class T>
+template <class X>
 struct TransposedWindows {
   static constexpr bool along_depth = false;
   Conv2dExtents e;
-  const T* x;
+  const X* x;
   __device__ Tap line(std::int64_t i) const { return Tap::of(i, e.kernel_w, e.group_channels()); }
-  __device__ T at(const Tap& tap, std::int64_t p) const {
+  __device__ ComputeOf<X> at(const Tap& tap, std::int64_t p) const {
     const Pixel out = Pixel::of(p, e.out_height, e.out_width);
     const std::int64_t h = out.h * e.stride - e.padding + tap.h;
     const std::int64_t w = out.w * e.stride - e.padding + tap.w;
-    if (h < 0 || w < 0 || h >= e.height || w >= e.width) return T(0);
-    return x[((out.b * e.height + h) * e.width + w) * e.channels + tap.c];
+    if (h < 0 || w < 0 || h >= e.height || w >= e.width) return 0;
+    return widened(x[((out.b * e.height + h) * e.width + w) * e.channels + tap.c]);
   }
 };
 
@@ -146,6 +146,22 @@ void conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, const T* w
                     StoreGroup<T>{{scale, shift, act}, y, e.out_channels, g * out});
 }
 
+/// y = conv(x, w), rounded; x in T or BF16.
+template <class X, class T>
+void conv2d_forward_rounded(Context& ctx, const Conv2dExtents& e, const X* x, const T* w,
+                            BFloat16* y) {
+  const std::int64_t pixels = e.batch * e.out_height * e.out_width;
+  check_counts("conv2d_forward", e);
+  if (e.pointwise())
+    return map_product<Transpose::no>(ctx, pixels, e.out_channels, e.channels, x, w, y, false);
+  if (e.depthwise()) return depthwise_forward(ctx, e, x, w, Epilogue<T>{}, y);
+  const std::int64_t in = e.group_channels(), out = e.group_out_channels();
+  for (std::int64_t g = 0; g < e.groups; ++g)
+    tile_product<T>(ctx, "conv2d_forward", pixels, out, e.kernel_h * e.kernel_w * in,
+                    Windows<X>{e, x + g * in}, MatrixColumns<T>{w + g * out, e.out_channels},
+                    StoreMatrix<BFloat16>{y + g * out, e.out_channels, false});
+}
+
 template <class T>
 void conv2d_backward_input(Context& ctx, const Conv2dExtents& e, const T* dy, const T* w, T* dx) {
   const std::int64_t pixels = e.batch * e.height * e.width;
@@ -161,18 +177,18 @@ void conv2d_backward_input(Context& ctx, const Conv2dExtents& e, const T* dy, co
                     StoreMatrix<T>{dx + g * in, e.channels, false});
 }
 
-template <class T>
-void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const T* x, const T* dy, T* dw) {
+/// x in T or BF16.
+template <class X, class T>
+void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const X* x, const T* dy, T* dw) {
   const std::int64_t pixels = e.batch * e.out_height * e.out_width;
   check_counts("conv2d_backward_weight", e);
   if (e.pointwise())
-    return gemm(ctx, Transpose::yes, Transpose::no, e.channels, e.out_channels, pixels, x,
-                e.channels, dy, e.out_channels, dw, e.out_channels, true);
+    return map_product<Transpose::yes>(ctx, e.channels, e.out_channels, pixels, x, dy, dw, true);
   if (e.depthwise()) return depthwise_backward_weight(ctx, e, x, dy, dw);
   const std::int64_t in = e.group_channels(), out = e.group_out_channels();
   for (std::int64_t g = 0; g < e.groups; ++g)
     tile_product<T>(ctx, "conv2d_backward_weight", e.kernel_h * e.kernel_w * in, out, pixels,
-                    TransposedWindows<T>{e, x + g * in},
+                    TransposedWindows<X>{e, x + g * in},
                     MatrixColumns<T>{dy + g * out, e.out_channels},
                     StoreMatrix<T>{dw + g * out, e.out_channels, true});
 }

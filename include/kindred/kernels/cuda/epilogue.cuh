@@ -11,8 +11,8 @@ namespace kindred::cuda {
 /// scale and shift may be null.
 template <class T>
 struct Epilogue {
-  const T *scale, *shift;
-  Activation act;
+  const T *scale = nullptr, *shift = nullptr;
+  Activation act = Activation::identity;
   __device__ T operator()(std::int64_t column, T value) const {
     if (scale != nullptr) value *= scale[column];
     if (shift != nullptr) value += shift[column];

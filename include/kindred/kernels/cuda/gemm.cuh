@@ -11,14 +11,15 @@
 
 namespace kindred::cuda {
 
-template <class T>
+/// The elements of c, in BF16 if Y is.
+template <class Y>
 struct StoreMatrix {
-  T* c;
+  Y* c;
   std::int64_t stride;
   bool accumulate;
-  __device__ void operator()(std::int64_t i, std::int64_t j, T sum) const {
-    T& out = c[i * stride + j];
-    out = accumulate ? out + sum : sum;
+  __device__ void operator()(std::int64_t i, std::int64_t j, ComputeOf<Y> sum) const {
+    Y& out = c[i * stride + j];
+    out = stored_as<Y>(accumulate ? widened(out) + sum : sum);
   }
 };
 
@@ -34,26 +35,52 @@ inline cublasComputeType_t compute_type(const Context& ctx, float) {
   }
   return CUBLAS_COMPUTE_32F;
 }
+inline cublasComputeType_t compute_type(const Context&, BFloat16) { return CUBLAS_COMPUTE_32F; }
 inline cublasComputeType_t compute_type(const Context&, double) { return CUBLAS_COMPUTE_64F; }
 
-/// C = A B is, for cuBLAS, whose matrices are column-major, C' = B' A'.
-template <class T>
+template <class E>
+inline constexpr cudaDataType_t data_type = std::is_same_v<E, BFloat16> ? CUDA_R_16BF
+                                            : std::is_same_v<E, float>  ? CUDA_R_32F
+                                                                        : CUDA_R_64F;
+
+/// C = A B is, for cuBLAS, whose matrices are column-major, C' = B' A'. F and E: see its table of
+/// types; both the same, or BF16 factors and a product in float.
+template <class F, class E>
 void cublas_product(Context& ctx, Transpose ta, Transpose tb, std::int64_t m, std::int64_t n,
-                    std::int64_t k, const T* a, std::int64_t lda, const T* b, std::int64_t ldb,
-                    T* c, std::int64_t ldc, bool accumulate) {
+                    std::int64_t k, const F* a, std::int64_t lda, const F* b, std::int64_t ldb,
+                    E* c, std::int64_t ldc, bool accumulate) {
   if (ctx.planning() || m == 0 || n == 0) return;
   const auto extent = [](std::int64_t e) {
     if (e > std::numeric_limits<int>::max())
       throw ShapeError(text("gemm: an extent of ", e, "; cuBLAS takes at most 2^31 - 1"));
     return static_cast<int>(e);
   };
-  constexpr cudaDataType_t type = sizeof(T) == 4 ? CUDA_R_32F : CUDA_R_64F;
   const auto operation = [](Transpose t) { return t == Transpose::no ? CUBLAS_OP_N : CUBLAS_OP_T; };
-  const T one = 1, beta = accumulate ? T(1) : T(0);
+  const ComputeOf<F> one = 1, beta = accumulate ? 1 : 0;
   check(cublasGemmEx(ctx.cublas(), operation(tb), operation(ta), extent(n), extent(m), extent(k),
-                     &one, b, type, extent(ldb), a, type, extent(lda), &beta, c, type, extent(ldc),
-                     compute_type(ctx, T()), CUBLAS_GEMM_DEFAULT),
+                     &one, b, data_type<F>, extent(ldb), a, data_type<F>, extent(lda), &beta, c,
+                     data_type<E>, extent(ldc), compute_type(ctx, F()), CUBLAS_GEMM_DEFAULT),
         "cublasGemmEx");
+}
+
+/// C = op(A) B by factors that are both in F.
+template <class F, class A, class T, class C>
+void cublas_product_in(Context& ctx, Transpose ta, std::int64_t m, std::int64_t n, std::int64_t k,
+                       const A* a, const T* b, C* c, bool accumulate) {
+  Tensor<F> of_a, of_b;
+  const F* const factor_a = converted(ctx, m * k, a, of_a);
+  const F* const factor_b = converted(ctx, k * n, b, of_b);
+  const auto product = [&](auto* to) {
+    cublas_product(ctx, ta, Transpose::no, m, n, k, factor_a, ta == Transpose::no ? k : m, factor_b,
+                   n, to, n, accumulate);
+  };
+  if constexpr (std::is_same_v<C, BFloat16> && std::is_same_v<F, T>) {  // cuBLAS has no such pair
+    auto full = ctx.make<T>({m, n}, "product to be rounded");
+    product(full.data);
+    transform(ctx, "convert", m * n, Convert{}, c, static_cast<const T*>(full.data));
+  } else {
+    product(c);
+  }
 }
 #endif
 
@@ -78,6 +105,29 @@ void gemm(Context& ctx, Transpose ta, Transpose tb, std::int64_t m, std::int64_t
   else
     with_b(MatrixColumns<T>{a, lda});
 #endif
+}
+
+/// C = op(A) B, or C += op(A) B, of whole matrices without gaps, where A and C may be maps in BF16.
+/// cuBLAS wants both factors in one type: in the math mode bf16 those in float are rounded before,
+/// in the others those in BF16 are widened, which costs a pass over them.
+template <Transpose ta, class A, class T, class C>
+void map_product(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, const A* a,
+                 const T* b, C* c, bool accumulate) {
+  constexpr bool plain = ta == Transpose::no;
+  if constexpr (std::is_same_v<A, T> && std::is_same_v<C, T>) {
+    gemm(ctx, ta, Transpose::no, m, n, k, a, plain ? k : m, b, n, c, n, accumulate);
+  } else {
+#ifdef KINDRED_HAS_CUBLAS
+    if (ctx.math() == MathMode::bf16)
+      cublas_product_in<BFloat16>(ctx, ta, m, n, k, a, b, c, accumulate);
+    else
+      cublas_product_in<T>(ctx, ta, m, n, k, a, b, c, accumulate);
+#else
+    using OperandA = std::conditional_t<plain, MatrixRows<A>, MatrixColumns<A>>;
+    tile_product<T>(ctx, "gemm", m, n, k, OperandA{a, plain ? k : m}, MatrixColumns<T>{b, n},
+                    StoreMatrix<C>{c, n, accumulate});
+#endif
+  }
 }
 
 /// y = act(scale (x w) + shift) for x [rows,in], w [in,out], y [rows,out]; scale and shift of the

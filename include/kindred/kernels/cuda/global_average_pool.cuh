@@ -3,20 +3,22 @@
 
 #include <cstdint>
 
+#include <kindred/kernels/cuda/bfloat16.cuh>
 #include <kindred/kernels/cuda/image_channels.cuh>
 
 namespace kindred::cuda {
 
-template <class T>
+template <class X>
 struct PoolTerm {
-  const T* x;
-  __device__ T operator()(std::int64_t i, T) const { return x[i]; }
+  using T = ComputeOf<X>;
+  const X* x;
+  __device__ T operator()(std::int64_t i, T) const { return widened(x[i]); }
 };
 
-template <class T>
+template <class X, class T>
 void global_average_pool_forward(Context& ctx, std::int64_t batch, std::int64_t pixels,
-                                 std::int64_t channels, const T* x, T* y) {
-  sum_over_pixels(ctx, "global_average_pool_forward", batch, pixels, channels, PoolTerm<T>{x},
+                                 std::int64_t channels, const X* x, T* y) {
+  sum_over_pixels(ctx, "global_average_pool_forward", batch, pixels, channels, PoolTerm<X>{x},
                   static_cast<const T*>(nullptr), T(1) / static_cast<T>(pixels), y);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // Grids, and loops over flat arrays.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -105,8 +106,7 @@ __global__ void __launch_bounds__(elementwise_threads)
 template <class F, class First, class... T>
 void transform(Context& ctx, const char* name, std::int64_t n, const F& f, First* first,
                T*... rest) {
-  constexpr int width = pack_width<First>;
-  static_assert(((sizeof(T) == sizeof(First)) && ...));
+  constexpr int width = std::min({pack_width<First>, pack_width<T>...});
   const std::int64_t packs = divide_up<std::int64_t>(n, width);
   if (aligned_for_packs(first, rest...))
     ctx.launch(name, grid_extent(divide_up<std::int64_t>(packs, elementwise_threads)),

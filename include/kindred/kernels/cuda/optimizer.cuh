@@ -11,30 +11,31 @@
 
 namespace kindred::cuda {
 
-template <class Rule, class T>
-void apply_rule(Context& ctx, const Rule& rule, std::int64_t n, T* p, const T* g,
-                const std::array<T*, Rule::moments>& moments) {
-  std::apply([&](auto*... m) { transform(ctx, Rule::name, n, rule, p, m..., g); }, moments);
-}
-
-/// A rule that changes nothing where *allowed is 0.
+/// A rule that changes nothing where *allowed is 0; null allows it.
 template <class Rule, class T>
 struct RuleIfAllowed {
-  static constexpr const char* name = Rule::name;
-  static constexpr std::size_t moments = Rule::moments;
   Rule rule;
   const T* allowed;
   template <class... M>
   __device__ void operator()(T& p, M&... others) const {
-    if (*allowed != T(0)) rule(p, others...);
+    if (allowed == nullptr || *allowed != T(0)) rule(p, others...);
   }
 };
 
-/// The same, and only if *allowed is not 0 when the kernel runs.
+/// Only if *allowed is not 0 when the kernel runs, or `allowed` is null.
+template <class Rule, class T>
+void apply_rule(Context& ctx, const Rule& rule, std::int64_t n, T* p, const T* g,
+                const std::array<T*, Rule::moments>& moments, const T* allowed) {
+  std::apply(
+      [&](auto*... m) {
+        transform(ctx, Rule::name, n, RuleIfAllowed<Rule, T>{rule, allowed}, p, m..., g);
+      },
+      moments);
+}
 template <class Rule, class T>
 void apply_rule_in_chunk(Context& ctx, const Rule& rule, std::int64_t n, T* p, const T* g,
                          const std::array<T*, Rule::moments>& moments, const T* allowed) {
-  apply_rule(ctx, RuleIfAllowed<Rule, T>{rule, allowed}, n, p, g, moments);
+  apply_rule(ctx, rule, n, p, g, moments, allowed);
 }
 
 template <class T>

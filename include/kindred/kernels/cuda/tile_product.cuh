@@ -10,18 +10,18 @@
 #include <algorithm>
 #include <cstdint>
 
-#include <kindred/kernels/cuda/launch.cuh>
+#include <kindred/kernels/cuda/bfloat16.cuh>
 
 namespace kindred::cuda {
 
-/// A row-major matrix [lines, depth].
+/// A row-major matrix [lines, depth]; its elements may be BF16.
 template <class T>
 struct MatrixRows {
   static constexpr bool along_depth = true;  ///< neighbours in memory differ in p
   const T* data;
   std::int64_t stride;
   __device__ const T* line(std::int64_t i) const { return data + i * stride; }
-  __device__ T at(const T* line, std::int64_t p) const { return line[p]; }
+  __device__ ComputeOf<T> at(const T* line, std::int64_t p) const { return widened(line[p]); }
 };
 /// A row-major matrix [depth, lines].
 template <class T>
@@ -30,7 +30,9 @@ struct MatrixColumns {
   const T* data;
   std::int64_t stride;
   __device__ const T* line(std::int64_t i) const { return data + i; }
-  __device__ T at(const T* line, std::int64_t p) const { return line[p * stride]; }
+  __device__ ComputeOf<T> at(const T* line, std::int64_t p) const {
+    return widened(line[p * stride]);
+  }
 };
 
 /// v with the last `bits` bits of its mantissa rounded away, to the nearest, of two to the even
