@@ -1,9 +1,12 @@
 #pragma once
 // What a component sees of the world during one pass.
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include <kindred/core/context.hpp>
 #include <kindred/core/map.hpp>
@@ -13,14 +16,17 @@
 namespace kindred {
 
 /// Weights in the form that inference reads fastest, made once for all passes over one state of the
-/// model. A session owns them; layers ask for theirs in every pass, see Run::prepared.
+/// model. A session owns them; layers ask for theirs in every pass, see Run::prepared. They lie in
+/// memory in the order in which they are made, which is that of a pass: kernels may ask the cache
+/// for what comes behind theirs.
 template <class T>
 class PreparedWeights {
  public:
   /// Forgets all: the model has changed.
   void clear() {
     entries_.clear();
-    bytes_ = 0;
+    blocks_.clear();
+    bytes_ = left_ = 0;
   }
   /// Whether get() makes what is missing. Passes on several threads may only look.
   void set_preparing(bool on) { preparing_ = on; }
@@ -29,18 +35,34 @@ class PreparedWeights {
   template <class Fill>
   const T* get(const ParameterRef& p, std::int64_t size, Fill&& fill) {
     const auto found = entries_.find(p.offset);
-    if (found != entries_.end()) return found->second.get();
+    if (found != entries_.end()) return found->second;
     if (!preparing_) return nullptr;
-    const std::size_t bytes = static_cast<std::size_t>(size) * sizeof(T);
-    auto data = std::static_pointer_cast<T>(cpu::allocate(bytes));
-    fill(data.get());
-    bytes_ += bytes;
-    return entries_.emplace(p.offset, std::move(data)).first->second.get();
+    T* data = take(static_cast<std::size_t>(size));
+    fill(data);
+    return entries_.emplace(p.offset, data).first->second;
   }
   std::size_t bytes() const { return bytes_; }
 
  private:
-  std::unordered_map<std::int64_t, std::shared_ptr<T>> entries_;
+  static constexpr std::size_t block_size = (std::size_t{2} << 20) / sizeof(T);
+  static constexpr std::size_t alignment = 64 / sizeof(T);
+
+  T* take(std::size_t size) {
+    size = (size + alignment - 1) / alignment * alignment;
+    if (size > left_) {
+      left_ = std::max(size, block_size);
+      blocks_.push_back(std::static_pointer_cast<T>(cpu::allocate(left_ * sizeof(T))));
+      bytes_ += left_ * sizeof(T);
+      next_ = blocks_.back().get();
+    }
+    left_ -= size;
+    return std::exchange(next_, next_ + size);
+  }
+
+  std::unordered_map<std::int64_t, const T*> entries_;
+  std::vector<std::shared_ptr<T>> blocks_;
+  T* next_ = nullptr;     // free memory of the last block
+  std::size_t left_ = 0;  // its elements
   std::size_t bytes_ = 0;
   bool preparing_ = false;
 };

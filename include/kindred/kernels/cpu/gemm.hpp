@@ -133,7 +133,9 @@ void gemm_tall(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
       const std::int64_t left = i % tasks.column_tasks * tasks.columns;
       const std::int64_t right = std::min(n, left + tasks.columns);
       auto lines_of = [&](std::int64_t part, std::int64_t r, std::int64_t until) {
-        return lines_ahead(a, r, std::min(step, until - r), cut.begin(part), cut.size(part));
+        // Short sums go through A so fast that the processor's own prefetching is better.
+        const std::int64_t rows = cut.part > 32 ? std::min(step, until - r) : 0;
+        return lines_ahead(a, r, rows, cut.begin(part), cut.size(part));
       };
       for (std::int64_t part = first; part < last; ++part) {
         const auto* finish = part + 1 == cut.parts ? epilogue : nullptr;
@@ -251,12 +253,13 @@ void gemm_wide(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
               r + rows < m
                   ? rows_of_a.panel(r + rows, part, packed_at(part)).lines(SourceA::layout, depth)
                   : LinesAhead(panel.data);
-          // The first panel reads B itself.
+          // The first panel reads B itself; of a single sliver, A is in L2.
+          LinesAhead* const other = r == 0 ? &ahead_in_a : &ahead_in_b;
           multiply_panel<T, SourceA::layout>(
               {c, r, rows}, j, columns, depth, panel, block_at(part),
               Unpacked<SourceB>{r == 0 ? &b : nullptr, cut.begin(part)}, accumulate || part > 0,
-              part + 1 == cut.parts ? epilogue : nullptr, &ahead_in_a,
-              r == 0 ? &ahead_in_a : &ahead_in_b);
+              part + 1 == cut.parts ? epilogue : nullptr,
+              columns > Tile::columns ? &ahead_in_a : other, other);
         }
       }
     });

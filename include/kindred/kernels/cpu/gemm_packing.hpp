@@ -439,6 +439,10 @@ struct PackedB {
   T* at(std::int64_t part, std::int64_t j) const {
     return data + cut.begin(part) * padded_columns + j * cut.size(part);
   }
+  LinesAhead ahead(std::int64_t k, std::int64_t depth, std::int64_t n, std::int64_t columns) const {
+    const std::int64_t size = columns * depth;  // slivers follow each other
+    return LinesAhead::of_matrix(at(k / cut.part, n), 1, size, size);
+  }
 };
 
 /// A matrix A [m,k] packed whole, part after part of the sum, each as panels of rows.

@@ -263,7 +263,8 @@ struct Unpacked {
 
 /// Columns [n, n+columns) of some rows of C get a packed panel times slivers; then, unless
 /// `epilogue` is null, it is applied to every tile. With an `unpacked` source each sliver is packed
-/// just before its use or, if its rows can be read as they are, while they are used.
+/// just before its use or, if its rows can be read as they are, while they are used. Tiles ask for
+/// the memory of `even` and `odd` by turns.
 template <class T, PanelLayout layout, class SourceB>
 void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t columns,
                     std::int64_t depth, Panel<T> panel, T* slivers, Unpacked<SourceB> unpacked,

@@ -35,6 +35,9 @@ std::int64_t separable_rows(const Conv2dExtents& e) {
   return best;
 }
 
+/// `packed` are the weights of the pointwise convolution. A network's next ones follow them in
+/// memory, see PreparedWeights; they come into the threads' L2 caches meanwhile, since otherwise
+/// one image would wait for them in every layer.
 template <class T>
 void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t out, const T* x,
                               const T* w, const T* scale, const T* shift, Activation activation,
@@ -62,10 +65,16 @@ void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t
             between);
     });
   };
-  ctx.parallel_for(divide_up(rows, group), [&](std::int64_t i, int thread) {
+  // Every thread asks for all of them, one slice in each of its tasks.
+  const std::int64_t tasks = divide_up(rows, group),
+                     share = divide_up(tasks, std::int64_t{ctx.threads()});
+  const std::int64_t most = (std::int64_t{1} << 18) / static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t slice = divide_up(std::min(2 * b.size(), most), share);
+  ctx.parallel_for(tasks, [&](std::int64_t i, int thread) {
     const std::int64_t begin = i * group, end = std::min(rows, begin + group);
     const std::int64_t pixels = (end - begin) * width;
     T* a = filtered.data + thread * size;
+    auto ahead = LinesAhead::of_matrix(packed + b.size() + i % share * slice, 1, slice, slice);
     filter(begin, end, a);
     for (std::int64_t j = 0; j < out; j += Tile::block)
       for (std::int64_t part = 0; part < b.cut.parts; ++part)
@@ -74,7 +83,8 @@ void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t
               {c, begin * width + m, std::min(Tile::rows, pixels - m)}, j,
               std::min(Tile::block, out - j), b.cut.size(part),
               Panel<T>{a + m * distance + b.cut.begin(part), distance}, b.at(part, j),
-              Unpacked<PackedB<T>>{}, part > 0, part + 1 == b.cut.parts ? &after : nullptr);
+              Unpacked<PackedB<T>>{}, part > 0, part + 1 == b.cut.parts ? &after : nullptr, &ahead,
+              &ahead);
   });
 }
 
