@@ -135,13 +135,13 @@ struct Normalised {
   View<float> mean, inv_std, running_mean, running_var, dx, dgamma, dbeta;
   template <class X, class Y>
   Normalised(Side& side, const X& x, const Y& y, Activation act)
-      : mean(side.output<float>({x.shape.back()})),
-        inv_std(side.output<float>({x.shape.back()})),
-        running_mean(zeros(side, {x.shape.back()})),
-        running_var(zeros(side, {x.shape.back()})),
+      : mean(side.output<float>(channels_of(x))),
+        inv_std(side.output<float>(channels_of(x))),
+        running_mean(zeros(side, channels_of(x))),
+        running_var(zeros(side, channels_of(x))),
         dx(side.output<float>(x.shape)),
-        dgamma(zeros(side, {x.shape.back()})),
-        dbeta(zeros(side, {x.shape.back()})) {
+        dgamma(zeros(side, channels_of(x))),
+        dbeta(zeros(side, channels_of(x))) {
     const std::int64_t n = x.shape.back();
     const Shape channels{n};
     const auto gamma = side.input(random_values<float>(n, 2), channels),
@@ -156,6 +156,10 @@ struct Normalised {
   }
   std::vector<View<float>> all() const {
     return {mean, inv_std, running_mean, running_var, dx, dgamma, dbeta};
+  }
+  template <class X>
+  static Shape channels_of(const X& x) {
+    return Shape{x.shape.back()};
   }
   static View<float> zeros(Side& side, const Shape& shape) {
     return side.input(Full(static_cast<std::size_t>(shape.size())), shape);

@@ -177,15 +177,14 @@ KINDRED_PARITY(mixed_precision) {
       side.check(experiment.activations() == (overrides.empty() ? Storage::scalar : Storage::bf16),
                  "the storage of the file");
       auto model = experiment.make_model();
-      side.check(experiment.train(model, false).steps == 4, "4 steps");
+      const FitResult result = experiment.train(model, false);
+      side.check(result.steps == 4 && std::isfinite(result.loss), "4 steps");
       const auto w = std::as_const(model).trainable();
       return std::vector<float>(w.begin(), w.end());
     };
     const auto full = weights("full", {}),
                rounded = weights("rounded", {"AMP={use_amp: True, dtype: bfloat16}"});
-    side.check(rounded != full, "AMP has an effect");
-    // 4 steps at a rate of 1e-3.
-    side.record("weights", all(rounded), 2e-2);
+    side.check(rounded != full, "AMP has an effect");  // what it must be: bf16_training
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // Matrix products: by cuBLAS where it is there, by tiles of our own otherwise.
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 
@@ -55,11 +56,13 @@ void cublas_product(Context& ctx, Transpose ta, Transpose tb, std::int64_t m, st
       throw ShapeError(text("gemm: an extent of ", e, "; cuBLAS takes at most 2^31 - 1"));
     return static_cast<int>(e);
   };
+  // Of an empty factor, too, cuBLAS wants a distance of 1 at least.
+  const auto distance = [&](std::int64_t d) { return extent(std::max<std::int64_t>(d, 1)); };
   const auto operation = [](Transpose t) { return t == Transpose::no ? CUBLAS_OP_N : CUBLAS_OP_T; };
   const ComputeOf<F> one = 1, beta = accumulate ? 1 : 0;
   check(cublasGemmEx(ctx.cublas(), operation(tb), operation(ta), extent(n), extent(m), extent(k),
-                     &one, b, data_type<F>, extent(ldb), a, data_type<F>, extent(lda), &beta, c,
-                     data_type<E>, extent(ldc), compute_type(ctx, F()), CUBLAS_GEMM_DEFAULT),
+                     &one, b, data_type<F>, distance(ldb), a, data_type<F>, distance(lda), &beta, c,
+                     data_type<E>, distance(ldc), compute_type(ctx, F()), CUBLAS_GEMM_DEFAULT),
         "cublasGemmEx");
 }
 
