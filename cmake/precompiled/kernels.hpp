@@ -70,6 +70,7 @@
 // Those of BF16 alone.
 #define KINDRED_ROUNDED_KERNELS(Q, T)                                                             \
   KINDRED_KERNEL(Q, batch_norm_forward<T, BFloat16, BFloat16>)                                    \
+  KINDRED_KERNEL(Q, batch_norm_backward<T, T, BFloat16>)                                          \
   KINDRED_KERNEL(Q, batch_norm_backward<T, BFloat16, BFloat16>)                                   \
   KINDRED_KERNEL(Q, conv2d_forward_rounded<T, T, T>)                                              \
   KINDRED_KERNEL(Q, conv2d_forward_rounded<T, T, BFloat16>)                                       \
