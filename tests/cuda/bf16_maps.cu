@@ -17,26 +17,18 @@
 #endif
 
 #include "cuda/support.hpp"
+#include "support/rounded.hpp"
 
 using namespace kindred;
+using test::Full;
 using test::random_values;
+using test::Rounded;
+using test::rounded;
 using test::Side;
+using test::unrounded;
 
 namespace {
 
-using Full = std::vector<float>;
-using Rounded = std::vector<BFloat16>;
-
-Rounded rounded(const Full& values) {
-  Rounded out;
-  for (const float v : values) out.push_back(to_bfloat16(v));
-  return out;
-}
-Full unrounded(const Rounded& values) {
-  Full out;
-  for (const BFloat16 v : values) out.push_back(to_float(v));
-  return out;
-}
 /// Whole numbers from -8 to 8: sums of their products are exact in float, in whatever order and
 /// whether factors are rounded to BF16 or not.
 Full whole(std::int64_t n, std::uint64_t stream) {

@@ -13,25 +13,13 @@
 #include <kindred/kernels/separable_conv2d.hpp>
 
 #include "support/numeric.hpp"
+#include "support/rounded.hpp"
 
 using namespace kindred;
 using namespace kindred::test;
 
 namespace {
 
-using Rounded = std::vector<BFloat16>;
-using Full = std::vector<float>;
-
-Rounded rounded(const Full& values) {
-  Rounded out;
-  for (const float v : values) out.push_back(to_bfloat16(v));
-  return out;
-}
-Full unrounded(const Rounded& values) {
-  Full out;
-  for (const BFloat16 v : values) out.push_back(to_float(v));
-  return out;
-}
 Rounded unwritten(std::int64_t n) {
   return Rounded(static_cast<std::size_t>(n), BFloat16{0xFFFF});  // NaN
 }

@@ -6,25 +6,13 @@
 #include <kindred/kernels/cpu/gemm_bf16.hpp>
 
 #include "support/numeric.hpp"
+#include "support/rounded.hpp"
 
 using namespace kindred;
 using namespace kindred::test;
 
 namespace {
 
-using Full = std::vector<float>;
-using Rounded = std::vector<BFloat16>;
-
-Rounded rounded(const Full& values) {
-  Rounded out;
-  for (const float v : values) out.push_back(to_bfloat16(v));
-  return out;
-}
-Full unrounded(const Rounded& values) {
-  Full out;
-  for (const BFloat16 v : values) out.push_back(to_float(v));
-  return out;
-}
 /// Their products and sums are exact in float, and so is their rounding.
 Full small_integers(std::int64_t n, std::uint64_t stream) {
   RandomSequence random({7, stream, 0});
