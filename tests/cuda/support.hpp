@@ -213,7 +213,7 @@ struct Registration {
     device() = [](int run) {
       int devices = 0;
 #ifdef KINDRED_CUDA_EMULATION
-      emulation::descending_blocks = run % 2 == 1;
+      emulation::watch_blocks = emulation::descending = run % 2 == 1;
 #endif
       return run >= 0 && cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
     };

@@ -31,9 +31,9 @@ int* managed(std::size_t n) {
   return static_cast<int*>(data);
 }
 
-/// Whether a child that calls f is ended by `signal`.
+/// The status of a child that calls f.
 template <class F>
-bool ends_with(int signal, F&& f) {
+int status_of(F&& f) {
   const pid_t child = fork();
   if (child == 0) {
     std::freopen("/dev/null", "w", stderr);
@@ -42,6 +42,15 @@ bool ends_with(int signal, F&& f) {
   }
   int status = 0;
   waitpid(child, &status, 0);
+  return status;
+}
+/// Whether a child that calls f is ended by `signal`.
+template <class F>
+bool ends_with(int signal, F&& f) {
+  const int status = status_of(f);
+#ifdef __SANITIZE_THREAD__
+  if (signal == SIGSEGV) return WIFEXITED(status) && WEXITSTATUS(status) == 66;  // its report
+#endif
   return WIFSIGNALED(status) && WTERMSIG(status) == signal;
 }
 
@@ -109,6 +118,7 @@ __global__ void stranger_in_mask(int* out) {
   if (threadIdx.x < 16) out[threadIdx.x] = __shfl_sync(0xFFFFu, 1, 20);
 }
 __global__ void order(int* out, int* count) { out[blockIdx.x] = (*count)++; }
+__global__ void order_of_threads(int* out, int* count) { out[threadIdx.x] = atomicAdd(count, 1); }
 
 void check_memory() {
   int* out = managed(32);
@@ -163,7 +173,7 @@ int of_two_streams(bool ordered) {
 
 void check_streams() {
   for (const bool descending : {false, true}) {
-    emulation::descending_blocks = descending;
+    emulation::descending = descending;
     check(of_two_streams(true) == 12, "an event orders two streams");
     check(of_two_streams(false) == (descending ? 12 : 21), "without it, both orders are tried");
   }
@@ -177,35 +187,125 @@ void check_streams() {
   check(ends_with(SIGABRT,
                   [] {
                     void* data = nullptr;
-                    cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeThreadLocal);
+                    cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeRelaxed);
                     cudaMalloc(&data, 1);
                   }),
         "an allocation while a graph is recorded is found");
   check(ends_with(SIGABRT,
                   [&] {
                     const int value = 3;
-                    cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeThreadLocal);
+                    cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeRelaxed);
                     cudaMemcpyAsync(out, &value, sizeof value, cudaMemcpyDefault, nullptr);
                   }),
         "a copy of pageable memory while a graph is recorded is found");
+  cudaStream_t other = nullptr;
+  cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking);
+  check(ends_with(SIGABRT,
+                  [&] {
+                    cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeRelaxed);
+                    cudaMemsetAsync(out, 0, sizeof(int), other);
+                  }),
+        "work of another stream while a graph is recorded is found");
+  check(ends_with(SIGABRT,
+                  [&] {
+                    cudaEvent_t event = nullptr;
+                    cudaEventCreate(&event);
+                    cudaEventRecord(event, other);
+                    cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeRelaxed);
+                    cudaStreamWaitEvent(nullptr, event);
+                  }),
+        "a wait for an event while a graph is recorded is found");
+  cudaStreamDestroy(other);
   cudaFree(out);
 }
 
 void check_order() {
   int* out = managed(6);
   for (const bool descending : {false, true}) {
-    emulation::descending_blocks = descending;
+    emulation::descending = descending;
     out[5] = 0;
     launch(5, 1, order, out, out + 5);
     cudaDeviceSynchronize();
     for (int i = 0; i < 5; ++i) check(out[i] == (descending ? 4 - i : i), "order of blocks");
+    out[5] = 0;
+    launch(1, 5, order_of_threads, out, out + 5);
+    cudaDeviceSynchronize();
+    for (int i = 0; i < 5; ++i) check(out[i] == (descending ? 4 - i : i), "order of threads");
   }
   cudaFree(out);
 }
 
+#ifdef __SANITIZE_THREAD__
+enum class Between { nothing, shuffle, warp_barrier, barrier };
+/// Every thread reads what its neighbour wrote, in shared and in device memory.
+template <Between between>
+__global__ void read_neighbour(int* out) {
+  __shared__ int values[64];
+  const int t = static_cast<int>(threadIdx.x), n = static_cast<int>(blockDim.x);
+  values[t] = t;
+  out[t] = t;
+  if (between == Between::shuffle) __shfl_sync(~0u, t, 0);
+  if (between == Between::warp_barrier) __syncwarp();
+  if (between == Between::barrier) __syncthreads();
+  out[n + t] = values[(t + 1) % n] + out[(t + 1) % n];
+}
+/// The same between blocks of one thread, or with nothing but shared memory.
+__global__ void read_neighbouring_block(int* out, bool in_device_memory) {
+  __shared__ int value;
+  const unsigned b = blockIdx.x;
+  value = static_cast<int>(b);
+  out[b] = value;
+  if (in_device_memory) out[gridDim.x + b] = out[(b + 1) % gridDim.x];
+}
+__global__ void add_in_turn(int* sum) { atomicAdd(sum, 1); }
+
+template <class F>
+bool reports(F&& f) {
+  const int status = status_of([&] {
+    f();
+    cudaDeviceSynchronize();
+  });
+  return WIFEXITED(status) && WEXITSTATUS(status) == 66;
+}
+template <Between between>
+bool has_race(int* out, unsigned threads) {
+  return reports([&] { launch(1, threads, read_neighbour<between>, out); });
+}
+bool blocks_race(int* out, bool watched, bool in_device_memory) {
+  return reports([&] {
+    emulation::watch_blocks = watched;
+    launch(4, 1, read_neighbouring_block, out, in_device_memory);
+  });
+}
+
+void check_races() {
+  int* out = managed(128);
+  check(has_race<Between::nothing>(out, 32), "a missing barrier is found");
+  check(has_race<Between::shuffle>(out, 32), "a shuffle orders no memory");
+  check(!has_race<Between::warp_barrier>(out, 32), "__syncwarp orders that of a warp");
+  check(has_race<Between::warp_barrier>(out, 64), "and not that of two");
+  check(!has_race<Between::barrier>(out, 64), "__syncthreads orders that of a block");
+  check(blocks_race(out, true, true), "blocks that read what another one writes are found");
+  check(!blocks_race(out, true, false), "shared memory is every block's own");
+  check(!blocks_race(out, false, true), "only where they are watched");
+  out[0] = 0;
+  launch(2, 32, add_in_turn, out);
+  cudaDeviceSynchronize();
+  check(out[0] == 64, "atomic additions are no race");
+  cudaFree(out);
+}
+#else
+void check_races() {}
+#endif
+
 }  // namespace
 
+#ifdef __SANITIZE_THREAD__
+extern "C" const char* __tsan_default_options() { return "halt_on_error=1:exitcode=66"; }
+#endif
+
 int main() {
+  check_races();
   check_shuffles();
   check_barriers();
   check_memory();
