@@ -163,6 +163,7 @@ KINDRED_PARITY(errors) {
         side.ctx.launch("a tall grid", dim3(1, 70000), cuda::block<1>, assign<T>, x.data, T(3));
       },
       "a tall grid: invalid");
+  side.check(cudaGetLastError() == cudaSuccess, "an error that was thrown is not met again");
   side.template check_throws<DeviceError>([&] { cuda::allocate_device(std::size_t{1} << 60); },
                                           "out of device memory");
   side.template check_throws<DeviceError>([&] { cuda::allocate_managed(std::size_t{1} << 60); },
@@ -178,6 +179,7 @@ KINDRED_PARITY(errors) {
   side.ctx.run_graph(
       graph, [&] { side.ctx.launch("after it", 1, cuda::block<1>, assign<T>, x.data, T(4)); });
   side.check(side.host(x)[0] == T(4), "a graph after one that failed");
+  side.check(cudaGetLastError() == cudaSuccess, "nor are those after it");
 }
 #endif
 

@@ -24,7 +24,9 @@ namespace cuda {
 
 /// Throws DeviceError that names the failing call unless `status` is success.
 inline void check(cudaError_t status, const char* call) {
-  if (status != cudaSuccess) throw DeviceError(text(call, ": ", cudaGetErrorString(status)));
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // who asks for it after a launch of his own must not meet this one
+  throw DeviceError(text(call, ": ", cudaGetErrorString(status)));
 }
 
 #ifdef KINDRED_HAS_CUBLAS
@@ -333,7 +335,8 @@ class Context {
 #ifdef KINDRED_HAS_CUBLAS
     cublas();  // it allocates, which is not allowed below
 #endif
-    check(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal), "a graph");
+    // Relaxed: cuBLAS and the runtime load a kernel when it is first launched, which may allocate.
+    check(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeRelaxed), "a graph");
     cudaGraph_t recorded = nullptr;
     try {
       work();
