@@ -75,9 +75,10 @@ void margin_step(std::int64_t batch, std::int64_t dim, std::int64_t classes, Mat
   std::vector<std::int64_t> labels;
   for (std::int64_t b = 0; b < batch; ++b) labels.push_back(b * 2897 % classes);
   const auto label_memory = kd::cuda::allocate_device(labels.size() * sizeof(std::int64_t));
-  kd::cuda::check(cudaMemcpy(label_memory.get(), labels.data(), labels.size() * sizeof labels[0],
-                             cudaMemcpyHostToDevice),
-                  "cudaMemcpy");
+  kd::cuda::check(
+      cudaMemcpyAsync(label_memory.get(), labels.data(), labels.size() * sizeof labels[0],
+                      cudaMemcpyHostToDevice, ctx.stream()),
+      "cudaMemcpyAsync");
   const kd::ArcMarginPolicy<float> policy(0.2, 30);
   const auto step = planned(ctx, [&] {
     kd::kernels::margin_softmax(ctx, policy, kd::View<const float>(x.view()),

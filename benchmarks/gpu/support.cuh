@@ -72,6 +72,8 @@ class DeviceArray {
                              cudaMemcpyHostToDevice),
                   "cudaMemcpy");
     }
+    // cudaMemcpy may return before the last bytes are there, and no other stream waits for them.
+    cuda::check(cudaDeviceSynchronize(), "cudaMemcpy");
   }
   float* data() const { return static_cast<float*>(memory_.get()); }
   View<float> view() const { return {data(), shape_}; }
