@@ -38,7 +38,8 @@ void reduce(test::Side&, View<const T> x, View<T> out) {
 template <int threads, class T>
 __global__ void __launch_bounds__(threads) reduce_kernel(const T* x, T* out) {
   const T value = x[threadIdx.x];
-  out[4 * threadIdx.x] = cuda::block_sum<threads>(value);
+  // Two at once: no thread may begin the second while another one still reads the first.
+  out[4 * threadIdx.x] = cuda::block_sum<threads>(value + value) - cuda::block_sum<threads>(value);
   out[4 * threadIdx.x + 1] = cuda::block_max<threads>(value);
   out[4 * threadIdx.x + 2] = cuda::block_min<threads>(value);
   out[4 * threadIdx.x + 3] = cuda::warp_sum(value);
