@@ -102,7 +102,7 @@ class CenterLoss : public FeatureLoss<CenterLoss> {
     Rows<T> r;
     template <class Group>
     KINDRED_HD void operator()(const Group& group, std::int64_t i) const {
-      const auto same = [&](std::int64_t j) { return r.labels[j] == r.labels[i]; };
+      const auto same = [&](std::int64_t j) { return r.label(j) == r.label(i); };
       if (group.count(i, same) > 0) return;
       T* dc = r.dcenters + r.label(i) * r.dim;
       group.for_each(r.dim, [&](std::int64_t d) {

@@ -13,7 +13,7 @@ struct CheckLabels {
   std::int64_t classes;
   int* error;
   __device__ void operator()(std::int64_t i) const {
-    if (labels[i] < 0 || labels[i] >= classes) *error = 1;
+    if (labels[i] < 0 || labels[i] >= classes) store_same(error, 1);
   }
 };
 

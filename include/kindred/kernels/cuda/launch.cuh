@@ -39,6 +39,16 @@ __device__ inline std::int64_t remainder(std::int64_t i, std::int64_t n) {
   return i >> 32 == 0 ? static_cast<std::uint32_t>(i) % static_cast<std::uint32_t>(n) : i % n;
 }
 
+/// *p = v, for any number of threads at once that all have the same v.
+template <class T>
+__device__ void store_same(T* p, T v) {
+#ifdef __CUDA_ARCH__
+  *p = v;
+#else
+  __atomic_store(p, &v, __ATOMIC_RELAXED);
+#endif
+}
+
 /// Threads of a block of an elementwise kernel.
 inline constexpr int elementwise_threads = 256;
 

@@ -491,7 +491,7 @@ struct MarginUpdateCentre {
   const T* inverse_centres;
   MarginUpdateBound<T>* bound;
   __device__ void operator()(std::int64_t j) const {
-    if (!(inverse_centres[j] < bound->longest)) bound->allowed = T(0);
+    if (!(inverse_centres[j] < bound->longest)) store_same(&bound->allowed, T(0));
   }
 };
 
