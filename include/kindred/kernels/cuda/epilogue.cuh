@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include <kindred/kernels/activation.hpp>
-#include <kindred/kernels/cuda/launch.cuh>
+#include <kindred/kernels/cuda/bfloat16.cuh>
 
 namespace kindred::cuda {
 
@@ -20,23 +20,26 @@ struct Epilogue {
   }
 };
 
-template <class T>
+/// To the columns of y from `first` on; y may be BF16.
+template <class T, class Y>
 struct StoreWithEpilogue {
   Epilogue<T> epilogue;
-  T* y;
-  std::int64_t columns;
+  Y* y;
+  std::int64_t columns, first = 0;
   __device__ void operator()(std::int64_t i, std::int64_t j, T sum) const {
-    y[i * columns + j] = epilogue(j, sum);
+    y[i * columns + first + j] = stored_as<Y>(epilogue(first + j, sum));
   }
 };
 
 /// In place, for a product that something else has computed.
-template <class T>
+template <class T, class Y>
 struct ApplyEpilogue {
   Epilogue<T> epilogue;
   std::int64_t columns;
-  T* y;
-  __device__ void operator()(std::int64_t i) const { y[i] = epilogue(remainder(i, columns), y[i]); }
+  Y* y;
+  __device__ void operator()(std::int64_t i) const {
+    y[i] = stored_as<Y>(epilogue(remainder(i, columns), widened(y[i])));
+  }
 };
 
 }  // namespace kindred::cuda
