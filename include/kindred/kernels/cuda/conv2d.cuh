@@ -124,16 +124,17 @@ template <class X, class T, class Y>
 void conv2d_forward(Context& ctx, const Conv2dExtents& e, const X* x, const T* w, const T* scale,
                     const T* shift, Activation act, Y* y) {
   const std::int64_t pixels = e.batch * e.out_height * e.out_width;
+  const Epilogue<T> epilogue{scale, shift, act};
   check_counts("conv2d_forward", e);
   if (e.pointwise())
     return product_with_epilogue(ctx, "conv2d_forward", pixels, e.channels, e.out_channels, x, w,
-                                 scale, shift, act, y);
-  if (e.depthwise()) return depthwise_forward(ctx, e, x, w, Epilogue<T>{scale, shift, act}, y);
+                                 epilogue, y);
+  if (e.depthwise()) return depthwise_forward(ctx, e, x, w, epilogue, y);
   const std::int64_t in = e.group_channels(), out = e.group_out_channels();
   for (std::int64_t g = 0; g < e.groups; ++g)
     tile_product<T>(ctx, "conv2d_forward", ctx.math(), pixels, out, e.kernel_h * e.kernel_w * in,
                     Windows<X>{e, x + g * in}, MatrixColumns<T>{w + g * out, e.out_channels},
-                    StoreWithEpilogue<T, Y>{{scale, shift, act}, y, e.out_channels, g * out});
+                    StoreWithEpilogue<T, Y>{epilogue, y, e.out_channels, g * out});
 }
 /// What a pass calls where a map is BF16; no weights are prepared for it on a GPU.
 template <class X, class T, class Y>

@@ -13,6 +13,9 @@ template <class T>
 struct Epilogue {
   const T *scale = nullptr, *shift = nullptr;
   Activation act = Activation::identity;
+  bool does_nothing() const {
+    return scale == nullptr && shift == nullptr && act == Activation::identity;
+  }
   __device__ T operator()(std::int64_t column, T value) const {
     if (scale != nullptr) value *= scale[column];
     if (shift != nullptr) value += shift[column];
@@ -31,15 +34,34 @@ struct StoreWithEpilogue {
   }
 };
 
-/// In place, for a product that something else has computed.
+template <int width, class T, class Y>
+__global__ void __launch_bounds__(elementwise_threads)
+    apply_epilogue_kernel(std::int64_t n, std::int64_t columns, const Epilogue<T> epilogue, Y* y) {
+  const std::int64_t i = flat_index() * width;
+  if (i >= n) return;
+  const std::int64_t column = remainder(i, columns);
+  auto v = load_widened<width>(y + i);
+#pragma unroll
+  for (int j = 0; j < width; ++j) v.value[j] = epilogue(column + j, v.value[j]);
+  store_rounded<width>(y + i, v);
+}
+
+/// In place on y [rows,columns], for a product that something else has computed. Bound by memory:
+/// reads and writes y.
 template <class T, class Y>
-struct ApplyEpilogue {
-  Epilogue<T> epilogue;
-  std::int64_t columns;
-  Y* y;
-  __device__ void operator()(std::int64_t i) const {
-    y[i] = stored_as<Y>(epilogue(remainder(i, columns), widened(y[i])));
-  }
-};
+void apply_epilogue(Context& ctx, const char* name, std::int64_t rows, std::int64_t columns,
+                    const Epilogue<T>& epilogue, Y* y) {
+  const std::int64_t n = rows * columns;
+  const auto apply = [&](auto constant) {
+    constexpr int width = decltype(constant)::value;
+    ctx.launch(name, grid_extent(divide_up<std::int64_t>(n, elementwise_threads * width)),
+               block<elementwise_threads>, apply_epilogue_kernel<width, T, Y>, n, columns, epilogue,
+               y);
+  };
+  if (columns % pack_width<Y> == 0 && aligned_for_packs(y))
+    apply(std::integral_constant<int, pack_width<Y>>{});
+  else
+    apply(std::integral_constant<int, 1>{});
+}
 
 }  // namespace kindred::cuda

@@ -1,5 +1,6 @@
 #pragma once
-// Matrix products: by cuBLAS where it is there, by tiles of our own otherwise.
+// Matrix products: by cuBLAS where it is there, by tiles of our own otherwise, and for narrow
+// products with an epilogue.
 
 #include <algorithm>
 #include <cstdint>
@@ -114,31 +115,45 @@ void map_product(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, c
   }
 }
 
+#ifdef KINDRED_HAS_CUBLAS
+/// Whether sums of `depth` products and their epilogue take less time by tiles of our own than by
+/// cuBLAS and a pass over the result, which reads and writes `bytes` an element. In units of what
+/// tiles compute in the time of a byte (of such cards: 6 operations on an A100, 12 on an H100, if
+/// they reach half the peak of FP32):
+///   2 depth (1 - own rate / rate of cuBLAS) < 2 bytes * operations.
+/// cuBLAS is twice as fast in FP32; by tensor cores its time does not count.
+/// (cuBLASLt has epilogues with a bias, ReLU and GELU. Networks here have hard-swish behind most
+/// products, which it has not, and training has batch statistics.)
+inline bool fuses_in_tiles(MathMode mode, std::int64_t depth, std::int64_t bytes) {
+  constexpr std::int64_t operations = 8;
+  return depth < bytes * operations * (mode == MathMode::fp32 ? 2 : 1);
+}
+#endif
+
 /// y = act(scale (x w) + shift) for x [rows,in], w [in,out], y [rows,out]; scale and shift of the
-/// columns may be null. x and y may be BF16, see map_product; y is rounded after the epilogue, with
-/// cuBLAS before it as well.
+/// columns may be null. x and y may be BF16, see map_product. y is rounded after the epilogue;
+/// where cuBLAS computes the product and the epilogue is a pass of its own, before it as well.
 template <class X, class T, class Y>
 void product_with_epilogue(Context& ctx, const char* name, std::int64_t rows, std::int64_t in,
-                           std::int64_t out, const X* x, const T* w, const T* scale, const T* shift,
-                           Activation act, Y* y) {
+                           std::int64_t out, const X* x, const T* w, const Epilogue<T>& epilogue,
+                           Y* y) {
+  const MathMode mode = any_bfloat16<X, Y> ? MathMode::bf16 : ctx.math();
 #ifdef KINDRED_HAS_CUBLAS
-  map_product<Transpose::no, Transpose::no>(ctx, rows, out, in, x, w, y, false);
-  if (scale != nullptr || shift != nullptr || act != Activation::identity)
-    for_each(ctx, name, rows * out, ApplyEpilogue<T, Y>{{scale, shift, act}, out, y});
-#else
-  tile_product<T>(ctx, name, any_bfloat16<X, Y> ? MathMode::bf16 : ctx.math(), rows, out, in,
-                  MatrixRows<X>{x, in}, MatrixColumns<T>{w, out},
-                  StoreWithEpilogue<T, Y>{{scale, shift, act}, y, out});
+  if (epilogue.does_nothing() || !fuses_in_tiles(mode, in, sizeof(Y))) {
+    map_product<Transpose::no, Transpose::no>(ctx, rows, out, in, x, w, y, false);
+    if (!epilogue.does_nothing()) apply_epilogue(ctx, name, rows, out, epilogue, y);
+    return;
+  }
 #endif
+  tile_product<T>(ctx, name, mode, rows, out, in, MatrixRows<X>{x, in}, MatrixColumns<T>{w, out},
+                  StoreWithEpilogue<T, Y>{epilogue, y, out});
 }
 
 /// y = x w + bias: x [batch,in], w [in,out], y [batch,out]; bias may be null.
 template <class T>
 void linear_forward(Context& ctx, std::int64_t batch, std::int64_t in, std::int64_t out, const T* x,
                     const T* w, const T* bias, T* y) {
-  const T* none = nullptr;
-  product_with_epilogue(ctx, "linear_forward", batch, in, out, x, w, none, bias,
-                        Activation::identity, y);
+  product_with_epilogue(ctx, "linear_forward", batch, in, out, x, w, Epilogue<T>{nullptr, bias}, y);
 }
 
 /// A block sums 32 columns of a chunk of rows; its rows of threads share them.
