@@ -133,17 +133,30 @@ def table(cases, ours, theirs):
     return lines
 
 
+def margin_floor(case, matrix_rate, bandwidth):
+    """Milliseconds that a margin step takes at least: three products at the card's rate, or the
+    centres read twice and their gradient written once at its bandwidth."""
+    batch, embedding, classes = map(int, case.split("/")[1:4])
+    products = 6e-9 * batch * embedding * classes / matrix_rate["TFLOP/s"]
+    traffic = 12e-6 * embedding * classes / bandwidth["GB/s"]
+    return max(products, traffic)
+
+
 def limits(ours):
     lines = ["", "| limit of the card, measured | value |", "|---|---:|"]
     for case, line in ours.items():
         for unit in ("GB/s", "TFLOP/s"):
             if case.startswith(("Copy", "Product")) and unit in line:
                 lines.append(f"| {case} | {line[unit]:.4g} {unit} |")
-    lines += ["", "| margin step | of the matrix rate | ", "|---|---:|"]
+    lines += ["", "| margin step | of the matrix rate | its floor, ms | times its floor |",
+              "|---|---:|---:|---:|"]
     for case, line in ours.items():
         rate = ours.get("Product/8192/" + case.split("/")[-1])
         if case.startswith("MarginStep") and rate:
-            lines.append(f"| {case} | {100 * line['TFLOP/s'] / rate['TFLOP/s']:.0f}% |")
+            share = 100 * line["TFLOP/s"] / rate["TFLOP/s"]
+            floor = margin_floor(case, rate, ours["Copy/1000000000"])
+            lines.append(f"| {case} | {share:.0f}% | {floor:.2f} "
+                         f"| {line['milliseconds'] / floor:.2f} |")
     return lines
 
 

@@ -1,22 +1,25 @@
 #!/usr/bin/env bash
 # Builds the CUDA tests and benchmarks and runs them on the GPU of this machine:
-#   bash tests/run_gpu.sh [--deps DIR]... [--build-dir DIR] [--report FILE]
+#   bash tests/run_gpu.sh [--deps DIR]... [--build-dir DIR] [--report FILE] [--peers]
 #   bash tests/run_gpu.sh --make-deps DIR
 # It needs the CUDA toolkit, g++ and CMake. --deps names a folder to look for Eigen, xtensor, xsimd
 # and cuBLAS in, where they are not installed; --make-deps makes such a folder (headers alone) from
 # the Debian packages of the machine it runs on. Writes one report: what was built, the tests,
-# the benchmarks, compute-sanitizer on a short set. Exit status: 0 all passed, 1 something failed,
+# the benchmarks, compute-sanitizer on a short set; with --peers also the same steps in PyTorch, which
+# takes long where it compiles. Exit status: 0 all passed, 1 something failed,
 # 77 there is no GPU.
 set -uo pipefail
 root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
 
 build=$root/build_gpu
 report=''
+peers=false
 deps=()
 prefixes=''
 while (($#)); do
   case $1 in
-    --help | -h) sed -n '2,10s/^# //p' "$root/tests/run_gpu.sh"; exit 0 ;;
+    --help | -h) sed -n '2,11s/^# //p' "$root/tests/run_gpu.sh"; exit 0 ;;
+    --peers) peers=true; shift ;;
     --deps | --make-deps | --build-dir | --report)
       if (($# < 2)); then echo "run_gpu.sh: $1 needs a value" >&2; exit 2; fi
       case $1 in
@@ -128,6 +131,10 @@ benchmarks() {
   return "$worst"
 }
 
+compare_with_pytorch() {
+  python3 benchmarks/compare_pytorch_gpu.py --program "$build/benchmarks/gpu/benchmark_gpu_steps"
+}
+
 everything() {
   part "machine" machine
   part "build" build_all  # what was built is run even if something was not
@@ -144,6 +151,7 @@ everything() {
   else
     part "compute-sanitizer is not installed" false
   fi
+  if $peers; then part "PyTorch" compare_with_pytorch; fi
   printf '\n%d parts failed\n' "$failures"
   ((failures == 0))
 }

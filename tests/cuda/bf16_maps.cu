@@ -80,19 +80,75 @@ void compare_convolution(Side& side, const Case& c, std::int64_t offset) {
   const auto full_x = moved(side.input(numbers, more_x), c.x);
   const auto w = side.input(whole(wshape.size(), 2), wshape),
              dy = side.input(whole(yshape.size(), 3), yshape),
-             dw = side.input(whole(wshape.size(), 4), wshape);
+             dw = side.input(whole(wshape.size(), 4), wshape),
+             dw_of_rounded = side.input(whole(wshape.size(), 4), wshape),
+             dw_of_full = side.input(whole(wshape.size(), 4), wshape);
+  const auto rounded_dy =
+      moved(side.input(rounded(whole(yshape.size() + offset, 3)), more_y), yshape);
   const auto y = moved(side.output<BFloat16>(more_y), yshape),
              of_full = moved(side.output<BFloat16>(more_y), yshape);
+  const auto dx = side.output<float>(c.x);
   side.run([&] {
     kernels::conv2d_forward(side.ctx, c.geometry, x, w, y);
     kernels::conv2d_forward(side.ctx, c.geometry, full_x, w, of_full);
     kernels::conv2d_backward_weight(side.ctx, c.geometry, x, dy, dw);
+    kernels::conv2d_backward_weight(side.ctx, c.geometry, x, rounded_dy, dw_of_rounded);
+    kernels::conv2d_backward_weight(side.ctx, c.geometry, full_x, rounded_dy, dw_of_full);
+    kernels::conv2d_backward_input(side.ctx, c.geometry, rounded_dy, w, dx);
   });
   const auto name = text(c.x, " -> ", yshape, " by ", c.geometry.kernel_h, " stride ",
                          c.geometry.stride, " from ", offset, ' ');
   side.record(name + "y", y, 0);
   side.record(name + "y of a full map", of_full, 0);
   side.record(name + "dw", dw, 0);
+  side.record(name + "dw by a rounded dy", dw_of_rounded, 0);
+  side.record(name + "dw of a full map by a rounded dy", dw_of_full, 0);
+  side.record(name + "dx of a rounded dy", dx, 0);
+}
+
+/// What inference computes: with batch norm folded in and an activation, into BF16 or float.
+void compare_epilogue(Side& side, const Case& c, std::int64_t offset) {
+  const Shape wshape = c.geometry.weight_shape(c.x[3], c.out);
+  const Shape yshape = c.geometry.output_shape(c.x, c.out);
+  const auto moved = [&](auto all, const Shape& shape) {
+    return decltype(all){all.data + offset, shape};
+  };
+  const Full numbers = whole(c.x.size() + offset, 1);
+  const auto x = moved(side.input(rounded(numbers), {c.x.size() + offset}), c.x);
+  const auto full_x = moved(side.input(numbers, {c.x.size() + offset}), c.x);
+  const auto w = side.input(whole(wshape.size(), 2), wshape);
+  Full powers;  // by which products of whole numbers stay exact
+  for (std::int64_t i = 0; i < c.out; ++i)
+    powers.push_back((i % 2 == 0 ? 1.f : -1.f) * static_cast<float>(1 << i % 5) / 4);
+  const auto scale = side.input(powers, {c.out}), shift = side.input(whole(c.out, 4), {c.out});
+  const View<float> none;
+  const Shape more_y{yshape.size() + offset};
+  const auto to_rounded = [&] { return moved(side.output<BFloat16>(more_y), yshape); };
+  const auto to_full = [&] { return moved(side.output<float>(more_y), yshape); };
+  const auto scaled = to_rounded(), of_full = to_rounded(), biased = to_rounded(),
+             swished = to_rounded();
+  const auto full_y = to_full(), full_swished = to_full();
+  side.run([&] {
+    const auto forward = [&](const auto& from, const View<float>& s, Activation act,
+                             const auto& to) {
+      kernels::conv2d_forward(side.ctx, c.geometry, from, w, scale, s, act, to);
+    };
+    forward(x, none, Activation::relu, scaled);
+    forward(full_x, none, Activation::relu, of_full);
+    forward(x, shift, Activation::relu, biased);
+    forward(x, shift, Activation::hardswish, swished);
+    forward(x, shift, Activation::relu, full_y);
+    forward(x, shift, Activation::hardswish, full_swished);
+  });
+  const auto name = text(c.x, " -> ", yshape, " by ", c.geometry.kernel_h, " stride ",
+                         c.geometry.stride, " from ", offset, ' ');
+  side.record(name + "scaled", scaled, 0);
+  side.record(name + "scaled, of a full map", of_full, 0);
+  side.record(name + "in float", full_y, 0);
+  side.record(name + "swished, in float", full_swished, 1e-6);
+  // Rounded once more where the epilogue is a pass of its own.
+  for (const auto& [what, y] : {std::pair("biased", biased), std::pair("swished", swished)})
+    side.record(name + what, side.input(unrounded(side.host(y)), yshape), 1.0 / 128);
 }
 
 // Exact, in every mode: products of BF16 numbers are, and so are these sums.
@@ -102,6 +158,15 @@ KINDRED_PARITY(convolutions) {
       set_mode(side, mode);
       for (const Case& c : cases) compare_convolution(side, c, 0);
       for (const int i : {1, 7}) compare_convolution(side, cases[i], 1);  // not aligned
+    }
+}
+
+KINDRED_PARITY(epilogues) {
+  if constexpr (std::is_same_v<T, float>)
+    for (const int mode : {0, 2}) {
+      set_mode(side, mode);
+      for (const Case& c : cases) compare_epilogue(side, c, 0);
+      for (const int i : {1, 7}) compare_epilogue(side, cases[i], 1);
     }
 }
 
@@ -125,6 +190,7 @@ bool alike(const Rounded& a, const Full& b) {
 /// What batch norm computes of a map x, both ways.
 struct Normalised {
   View<float> mean, inv_std, running_mean, running_var, dx, dgamma, dbeta;
+  View<BFloat16> rounded_dx;
   template <class X, class Y>
   Normalised(Side& side, const X& x, const Y& y, Activation act)
       : mean(side.output<float>(channels_of(x))),
@@ -133,7 +199,8 @@ struct Normalised {
         running_var(zeros(side, channels_of(x))),
         dx(side.output<float>(x.shape)),
         dgamma(zeros(side, channels_of(x))),
-        dbeta(zeros(side, channels_of(x))) {
+        dbeta(zeros(side, channels_of(x))),
+        rounded_dx(side.output<BFloat16>(x.shape)) {
     const std::int64_t n = x.shape.back();
     const Shape channels{n};
     const auto gamma = side.input(random_values<float>(n, 2), channels),
@@ -144,6 +211,9 @@ struct Normalised {
                                   running_mean, running_var, y);
       kernels::batch_norm_backward(side.ctx, dy, x, gamma, beta, mean, inv_std, act, dx, dgamma,
                                    dbeta);
+      const View<float> none;
+      kernels::batch_norm_backward(side.ctx, dy, x, gamma, beta, mean, inv_std, act, rounded_dx,
+                                   none, none);
     });
   }
   std::vector<View<float>> all() const {
@@ -185,6 +255,9 @@ KINDRED_PARITY(batch_norm) {
             side.record(text(name, ": array ", i), got.all()[i], 2e-4);
           }
           side.check(alike(side.host(y), side.host(full_y)), name + ": y");
+          side.check(alike(side.host(got.rounded_dx), side.host(got.dx)), name + ": dx in BF16");
+          side.check(alike(side.host(expected.rounded_dx), side.host(expected.dx)),
+                     name + ": dx in BF16 of a full map");
           side.check(alike(side.host(y_of_rounded), side.host(full_y)), name + ": y in float");
           side.record(name + " y", y, 0.01);
         }

@@ -172,19 +172,26 @@ KINDRED_PARITY(divergence) {
 KINDRED_PARITY(mixed_precision) {
   if constexpr (std::is_same_v<T, float>) {
     const Files files;
+    std::vector<Storage> evaluations;
     const auto weights = [&](const std::string& run, const std::vector<std::string>& overrides) {
       const Experiment experiment = files.experiment(run, overrides);
       side.check(experiment.activations() == (overrides.empty() ? Storage::scalar : Storage::bf16),
                  "the storage of the file");
+      evaluations.push_back(experiment.evaluation_activations());
       auto model = experiment.make_model();
-      const FitResult result = experiment.train(model, false);
+      const FitResult result = experiment.train(model, false);  // evaluates after every epoch
       side.check(result.steps == 4 && std::isfinite(result.loss), "4 steps");
       const auto w = std::as_const(model).trainable();
       return std::vector<float>(w.begin(), w.end());
     };
     const auto full = weights("full", {}),
-               rounded = weights("rounded", {"AMP={use_amp: True, dtype: bfloat16}"});
-    side.check(rounded != full, "AMP has an effect");  // what it must be: bf16_training
+               rounded = weights("rounded", {"AMP={use_amp: True, dtype: bfloat16}"}),
+               tested =
+                   weights("tested", {"AMP={use_amp: True, dtype: bfloat16, use_fp16_test: True}"});
+    side.check(rounded != full, "AMP has an effect");  // what it must be: bf16_model
+    side.check(tested == rounded, "the mode of evaluation has none on training");
+    side.check(evaluations == std::vector{Storage::scalar, Storage::scalar, Storage::bf16},
+               "use_fp16_test: True evaluates in BF16");
   }
 }
 

@@ -75,7 +75,7 @@ void compare(Side& side, const std::string& name, const typename Component::Conf
     auto back = backward(component, run, std::move(upstream), x, saved);
     if (!back.empty()) kernels::scale_add(run.ctx, T(1), back, dx);  // images have no gradient
   });
-  if (storage == Storage::bf16) {  // the sides are as near as BF16 is to float, see bf16_training
+  if (storage == Storage::bf16) {  // the sides are as near as BF16 is to float, see bf16_model
     side.record(name + " y", y, 0.1);
     side.record(name + " statistics", memory.statistics, 0.1);
     return;

@@ -247,7 +247,7 @@ KINDRED_PARITY(steps_are_graphs) {
                a.graph_launches, " launches of graphs, ", a.waits, " waits"));
 #endif
       static_cast<void>(passes + kinds);
-      if (v.storage == Storage::bf16) continue;  // the sides differ by roundings, see bf16_training
+      if (v.storage == Storage::bf16) continue;  // the sides differ by roundings, see bf16_model
       Numbers moved = trained.weights;
       const Model start = make_model(v);
       for (std::size_t i = 0; i < moved.size(); ++i)

@@ -325,11 +325,7 @@ class BasicExperiment {
     if (level != "O1") throw ConfigError("AMP: only level O1 is there: parameters are FP32");
     check_storage<typename Model::Context, typename Model::Scalar>("AMP", Storage::bf16);
     activations_ = Storage::bf16;
-    if (!fp16_test) return;
-    if (!MultipliesBF16<typename Model::Context, typename Model::Scalar>)
-      throw ConfigError(
-          "AMP.use_fp16_test: inference in BF16 is there on the CPU alone; set it to False");
-    evaluation_activations_ = Storage::bf16;
+    if (fp16_test) evaluation_activations_ = Storage::bf16;
   }
   void read_metric(const Section& s) {
     s.accept("Train");

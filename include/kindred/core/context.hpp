@@ -55,9 +55,8 @@ class Context {
   static constexpr std::int64_t images_per_part = 4;
   /// Sessions keep weights packed for these kernels.
   static constexpr bool prepares_weights = true;
-  /// Training passes can store maps in BF16: see core/map.hpp.
+  /// Passes can store maps in BF16: see core/map.hpp.
   static constexpr bool stores_bf16 = true;
-  static constexpr bool multiplies_bf16 = true;
 
   /// threads = 0 takes as many as the machine offers to this process.
   explicit Context(int threads = 0)

@@ -172,7 +172,7 @@ inline constexpr Block<x, y> block{};
 /// number of processors: work is cut by its shape alone, and no sum is taken in random order.
 class Context {
  public:
-  /// Training passes can store maps in BF16: see core/map.hpp.
+  /// Passes can store maps in BF16: see core/map.hpp.
   static constexpr bool stores_bf16 = true;
 
   /// The number of threads is that of cpu::Context and has no meaning here. Throws DeviceError if

@@ -16,7 +16,8 @@ namespace kindred {
 enum class Storage {
   scalar,  ///< as they were computed
   /// Rounded to BF16: half the memory. Pointwise convolutions round their factors to BF16 and sum
-  /// up in float (fast where the processor has AVX512_BF16); everything else computes in float.
+  /// up in float (fast by tensor cores, and where the processor has AVX512_BF16); everything else
+  /// computes in float, on a GPU in the math mode of its context.
   bf16,
 };
 
@@ -24,13 +25,6 @@ enum class Storage {
 template <class Context, class T>
 concept StoresBF16 = std::same_as<T, float> && requires {
   requires Context::stores_bf16;
-};
-
-/// Those whose pointwise convolutions read both factors as BF16, and whose inference stores maps
-/// so, too.
-template <class Context, class T>
-concept MultipliesBF16 = StoresBF16<Context, T> && requires {
-  requires Context::multiplies_bf16;
 };
 
 /// Throws ConfigError, naming `place`, unless passes of T on this kind of context can store so.

@@ -47,7 +47,7 @@ PreparedWeight<T> conv2d_prepared(const Run<Context, T>& run, const Conv2dGeomet
   PreparedWeight<T> prepared;
   if constexpr (requires { Context::prepares_weights; }) {
     const View<const T> w = run.parameter(weight);
-    if constexpr (MultipliesBF16<Context, T>)
+    if constexpr (StoresBF16<Context, T>)
       if (run.storage == Storage::bf16 && geometry.pointwise()) {
         const std::int64_t size = (conv2d_rounded_size(run.ctx, w.shape) + 1) / 2;  // of T
         prepared.rounded = reinterpret_cast<const BFloat16*>(run.prepared(weight, size, [&](T* to) {
@@ -77,7 +77,7 @@ void conv2d_forward(
   if (scale.data != nullptr) check_shape("conv2d_forward: scale", scale.shape, {e.out_channels});
   if (shift.data != nullptr) check_shape("conv2d_forward: shift", shift.shape, {e.out_channels});
   dispatch_activation(activation, [](auto) {});  // refuses an unknown one before the threads start
-  if constexpr (MultipliesBF16<Context, T>)
+  if constexpr (StoresBF16<Context, T>)
     if (x.is_rounded() || !std::is_same_v<Y, T> || prepared.rounded != nullptr)
       return with_elements<Context>(x, [&](auto from) {
         conv2d_forward_rounded(ctx, e, from.data, w.data, scale.data, shift.data, activation,
@@ -90,8 +90,6 @@ void conv2d_forward(
         return conv2d_forward_packed(ctx, e, from.data, prepared.full, scale.data, shift.data,
                                      activation, y.data);
     conv2d_forward(ctx, e, from.data, w.data, scale.data, shift.data, activation, y.data);
-  } else if constexpr (!MultipliesBF16<Context, T>) {
-    throw Error("conv2d_forward: inference in BF16 is there on the CPU alone");
   }
 }
 
@@ -99,23 +97,7 @@ void conv2d_forward(
 template <class Context, class Y>
 void conv2d_forward(Context& ctx, const Conv2dGeometry& geometry, InMap<ComputeOf<Y>> x,
                     In<ComputeOf<Y>> w, View<Y> y) {
-  using T = ComputeOf<Y>;
-  if constexpr (std::is_same_v<Y, T> || MultipliesBF16<Context, T>) {
-    conv2d_forward(ctx, geometry, x, w, {}, {}, Activation::identity, y);
-  } else {
-    const auto e = check_conv2d("conv2d_forward", geometry, x.shape, w.shape, y.shape);
-    with_elements<Context>(
-        x, [&](auto from) { conv2d_forward_rounded(ctx, e, from.data, w.data, y.data); });
-  }
-}
-
-/// Calls f with a View of dy, which may be BF16 where products read both factors so.
-template <class Context, class T, class F>
-void with_upstream(const MapView<T>& dy, F&& f) {
-  if constexpr (MultipliesBF16<Context, T>)
-    with_elements<Context>(dy, f);
-  else
-    f(View<const T>(dy));
+  conv2d_forward(ctx, geometry, x, w, {}, {}, Activation::identity, y);
 }
 
 /// Assigns dx [B,H,W,C] from dy [B,H',W',O].
@@ -123,7 +105,7 @@ template <class Context, class T>
 void conv2d_backward_input(Context& ctx, const Conv2dGeometry& geometry, InMap<T> dy, In<T> w,
                            View<T> dx) {
   const auto e = check_conv2d("conv2d_backward_input", geometry, dx.shape, w.shape, dy.shape);
-  with_upstream<Context, T>(
+  with_elements<Context>(
       dy, [&](auto from) { conv2d_backward_input(ctx, e, from.data, w.data, dx.data); });
 }
 
@@ -133,7 +115,7 @@ void conv2d_backward_weight(Context& ctx, const Conv2dGeometry& geometry, InMap<
                             View<T> dw) {
   const auto e = check_conv2d("conv2d_backward_weight", geometry, x.shape, dw.shape, dy.shape);
   with_elements<Context>(x, [&](auto from) {
-    with_upstream<Context, T>(dy, [&](auto upstream) {
+    with_elements<Context>(dy, [&](auto upstream) {
       conv2d_backward_weight(ctx, e, from.data, upstream.data, dw.data);
     });
   });

@@ -43,7 +43,7 @@ void separable_conv2d_forward(Context& ctx, const Conv2dGeometry& depthwise, InM
   const auto refuse_unknown = [](Activation a) { dispatch_activation(a, [](auto) {}); };
   refuse_unknown(between.activation);
   refuse_unknown(after.activation);
-  if constexpr (MultipliesBF16<Context, T>)
+  if constexpr (StoresBF16<Context, T>)
     if (packed.rounded != nullptr)
       return separable_conv2d_forward_rounded(ctx, e, out, x.rounded().data, w.data,
                                               between.scale.data, between.shift.data,

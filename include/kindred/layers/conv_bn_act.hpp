@@ -159,7 +159,7 @@ class ConvBNAct {
                                    run.parameter(beta_), saved.mean, saved.inv_std, config_.act, dz,
                                    run.gradient(gamma_), run.gradient(beta_));
     };
-    if constexpr (MultipliesBF16<Context, T>)
+    if constexpr (StoresBF16<Context, T>)
       if (geometry_.pointwise() && saved.z.is_rounded()) {
         Map<T> rounded = run.make_map(dy.shape, "conv_bn_act.dz", Storage::bf16);
         compute(rounded.rounded_elements());

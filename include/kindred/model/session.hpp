@@ -22,9 +22,9 @@ struct SessionOptions {
   int threads = 0;             ///< 0: all that the machine offers
   /// bf16: convolutional backbones store their maps rounded to BF16, and their pointwise
   /// convolutions multiply factors rounded to it: see Storage. Parameters, their gradients,
-  /// statistics and features stay float. On a GPU all products of a train session take factors in
-  /// BF16 then, see cuda::Context::set_math(), and inference in BF16 is not there. That, and a
-  /// model of double, throws ConfigError.
+  /// statistics and features stay float. On a GPU all other products take factors in BF16 then,
+  /// too, unless cuda::Context::set_math() says otherwise. Of a model of double it throws
+  /// ConfigError.
   Storage activations = Storage::scalar;
 };
 
@@ -48,10 +48,8 @@ class Session {
   Session(const Model& model, const SessionOptions& options)
       : model_(&model), options_(options), state_(std::make_unique<State>(options.threads)) {
     check_storage<typename Model::Context, Scalar>("Session", options.activations);
-    if constexpr (!MultipliesBF16<typename Model::Context, Scalar>)
-      if (options.activations != Storage::scalar)
-        throw ConfigError(
-            "Session: inference in BF16 is there on the CPU alone; use Storage::scalar");
+    if constexpr (requires { context().adapt_math(options.activations); })
+      context().adapt_math(options.activations);
   }
 
   /// The output of the neck, what retrieval compares: images [B,H,W,3] -> [B, feature_size()].

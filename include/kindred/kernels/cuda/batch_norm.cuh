@@ -269,11 +269,11 @@ struct FinishBackward {
   }
 };
 
-template <Activation act, int width, class X, class T>
+template <Activation act, int width, class X, class T, class DX>
 __global__ void __launch_bounds__(elementwise_threads)
     batch_norm_backward_kernel(std::int64_t n, std::int64_t channels,
                                const BackwardSums<act, X, T> in, const T* of_mean,
-                               const T* of_variance, T* dx) {
+                               const T* of_variance, DX* dx) {
   const std::int64_t i = flat_index() * width;
   if (i >= n) return;
   const std::int64_t c = remainder(i, channels);
@@ -284,14 +284,14 @@ __global__ void __launch_bounds__(elementwise_threads)
     const T d = channel.template before_activation<act>(g.value[j], v.value[j]);
     g.value[j] = channel.k * d - of_mean[c + j] - of_variance[c + j] * (v.value[j] - channel.mean);
   }
-  store_pack<width>(dx + i, g);
+  store_rounded<width>(dx + i, g);
 }
 
-/// x in T or BF16.
-template <class X, class T>
+/// x and dx in T or BF16.
+template <class X, class T, class DX>
 void batch_norm_backward(Context& ctx, std::int64_t rows, std::int64_t channels, const T* dy,
                          const X* x, const T* gamma, const T* beta, const T* mean, const T* inv_std,
-                         Activation act, T* dx, T* dgamma, T* dbeta, bool training) {
+                         Activation act, DX* dx, T* dgamma, T* dbeta, bool training) {
   auto shares = ctx.make<T>({2, channels}, "batch norm shares");
   T *of_mean = shares.data, *of_variance = shares.data + channels;
   const std::int64_t n = rows * channels;
@@ -305,13 +305,13 @@ void batch_norm_backward(Context& ctx, std::int64_t rows, std::int64_t channels,
     if (channels % width == 0 && aligned_for_packs(dy, x, dx))
       ctx.launch("batch_norm_backward",
                  grid_extent(divide_up<std::int64_t>(n, elementwise_threads * width)),
-                 block<elementwise_threads>, batch_norm_backward_kernel<A, width, X, T>, n,
+                 block<elementwise_threads>, batch_norm_backward_kernel<A, width, X, T, DX>, n,
                  channels, sums, of_mean, of_variance, dx);
     else
       ctx.launch("batch_norm_backward",
                  grid_extent(divide_up<std::int64_t>(n, elementwise_threads)),
-                 block<elementwise_threads>, batch_norm_backward_kernel<A, 1, X, T>, n, channels,
-                 sums, of_mean, of_variance, dx);
+                 block<elementwise_threads>, batch_norm_backward_kernel<A, 1, X, T, DX>, n,
+                 channels, sums, of_mean, of_variance, dx);
   });
 }
 

@@ -57,6 +57,10 @@ __device__ void store_rounded(Y* p, const Pack<ComputeOf<Y>, width>& v) {
 template <class X>
 inline constexpr int channel_lanes = std::is_same_v<X, BFloat16> ? 2 : 1;
 
+/// Whether one of these types of elements is BF16.
+template <class... E>
+inline constexpr bool any_bfloat16 = (std::is_same_v<E, BFloat16> || ...);
+
 struct Convert {
   template <class Y, class X>
   __device__ void operator()(Y& y, X x) const {

@@ -110,17 +110,6 @@ struct BackwardWeights {
   }
 };
 
-/// One group's columns of y, with the epilogue.
-template <class T>
-struct StoreGroup {
-  Epilogue<T> epilogue;
-  T* y;
-  std::int64_t columns, first;
-  __device__ void operator()(std::int64_t i, std::int64_t j, T sum) const {
-    y[i * columns + first + j] = epilogue(first + j, sum);
-  }
-};
-
 /// Pixels and taps are counted in 32 bits.
 inline void check_counts(const char* place, const Conv2dExtents& e) {
   const std::int64_t pixels = e.batch * std::max(e.height * e.width, e.out_height * e.out_width);
@@ -129,68 +118,69 @@ inline void check_counts(const char* place, const Conv2dExtents& e) {
     throw ShapeError(text(place, ": a batch of ", pixels, " pixels; use a smaller one"));
 }
 
-/// y = act(scale conv(x, w) + shift); scale and shift of the output channels may be null.
-template <class T>
-void conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, const T* w, const T* scale,
-                    const T* shift, Activation act, T* y) {
+/// y = act(scale conv(x, w) + shift); scale and shift of the output channels may be null. x and y
+/// may be BF16.
+template <class X, class T, class Y>
+void conv2d_forward(Context& ctx, const Conv2dExtents& e, const X* x, const T* w, const T* scale,
+                    const T* shift, Activation act, Y* y) {
   const std::int64_t pixels = e.batch * e.out_height * e.out_width;
+  const Epilogue<T> epilogue{scale, shift, act};
   check_counts("conv2d_forward", e);
   if (e.pointwise())
     return product_with_epilogue(ctx, "conv2d_forward", pixels, e.channels, e.out_channels, x, w,
-                                 scale, shift, act, y);
-  if (e.depthwise()) return depthwise_forward(ctx, e, x, w, Epilogue<T>{scale, shift, act}, y);
+                                 epilogue, y);
+  if (e.depthwise()) return depthwise_forward(ctx, e, x, w, epilogue, y);
   const std::int64_t in = e.group_channels(), out = e.group_out_channels();
   for (std::int64_t g = 0; g < e.groups; ++g)
-    tile_product<T>(ctx, "conv2d_forward", pixels, out, e.kernel_h * e.kernel_w * in,
-                    Windows<T>{e, x + g * in}, MatrixColumns<T>{w + g * out, e.out_channels},
-                    StoreGroup<T>{{scale, shift, act}, y, e.out_channels, g * out});
-}
-
-/// y = conv(x, w), rounded; x in T or BF16.
-template <class X, class T>
-void conv2d_forward_rounded(Context& ctx, const Conv2dExtents& e, const X* x, const T* w,
-                            BFloat16* y) {
-  const std::int64_t pixels = e.batch * e.out_height * e.out_width;
-  check_counts("conv2d_forward", e);
-  if (e.pointwise())
-    return map_product<Transpose::no>(ctx, pixels, e.out_channels, e.channels, x, w, y, false);
-  if (e.depthwise()) return depthwise_forward(ctx, e, x, w, Epilogue<T>{}, y);
-  const std::int64_t in = e.group_channels(), out = e.group_out_channels();
-  for (std::int64_t g = 0; g < e.groups; ++g)
-    tile_product<T>(ctx, "conv2d_forward", pixels, out, e.kernel_h * e.kernel_w * in,
+    tile_product<T>(ctx, "conv2d_forward", ctx.math(), pixels, out, e.kernel_h * e.kernel_w * in,
                     Windows<X>{e, x + g * in}, MatrixColumns<T>{w + g * out, e.out_channels},
-                    StoreMatrix<BFloat16>{y + g * out, e.out_channels, false});
+                    StoreWithEpilogue<T, Y>{epilogue, y, e.out_channels, g * out});
+}
+/// What a pass calls where a map is BF16; no weights are prepared for it on a GPU.
+template <class X, class T, class Y>
+void conv2d_forward_rounded(Context& ctx, const Conv2dExtents& e, const X* x, const T* w,
+                            const T* scale, const T* shift, Activation act,
+                            const BFloat16* /*prepared*/, Y* y) {
+  conv2d_forward(ctx, e, x, w, scale, shift, act, y);
 }
 
-template <class T>
-void conv2d_backward_input(Context& ctx, const Conv2dExtents& e, const T* dy, const T* w, T* dx) {
+/// dy in T, or BF16 as that of pointwise convolutions; others go through a copy in T then.
+template <class D, class T>
+void conv2d_backward_input(Context& ctx, const Conv2dExtents& e, const D* dy, const T* w, T* dx) {
   const std::int64_t pixels = e.batch * e.height * e.width;
   check_counts("conv2d_backward_input", e);
   if (e.pointwise())
-    return gemm(ctx, Transpose::no, Transpose::yes, pixels, e.channels, e.out_channels, dy,
-                e.out_channels, w, e.out_channels, dx, e.channels, false);
-  if (e.depthwise()) return depthwise_backward_input(ctx, e, dy, w, dx);
+    return map_product<Transpose::no, Transpose::yes>(ctx, pixels, e.channels, e.out_channels, dy,
+                                                      w, dx, false);
+  Tensor<T> copy;
+  const T* const g =
+      converted(ctx, e.batch * e.out_height * e.out_width * e.out_channels, dy, copy);
+  if (e.depthwise()) return depthwise_backward_input(ctx, e, g, w, dx);
   const std::int64_t in = e.group_channels(), out = e.group_out_channels();
-  for (std::int64_t g = 0; g < e.groups; ++g)
-    tile_product<T>(ctx, "conv2d_backward_input", pixels, in, e.kernel_h * e.kernel_w * out,
-                    BackwardWindows<T>{e, dy + g * out}, BackwardWeights<T>{e, w + g * out},
-                    StoreMatrix<T>{dx + g * in, e.channels, false});
+  for (std::int64_t i = 0; i < e.groups; ++i)
+    tile_product<T>(ctx, "conv2d_backward_input", ctx.math(), pixels, in,
+                    e.kernel_h * e.kernel_w * out, BackwardWindows<T>{e, g + i * out},
+                    BackwardWeights<T>{e, w + i * out},
+                    StoreMatrix<T>{dx + i * in, e.channels, false});
 }
 
-/// x in T or BF16.
-template <class X, class T>
-void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const X* x, const T* dy, T* dw) {
+/// x in T or BF16, dy as above.
+template <class X, class D, class T>
+void conv2d_backward_weight(Context& ctx, const Conv2dExtents& e, const X* x, const D* dy, T* dw) {
   const std::int64_t pixels = e.batch * e.out_height * e.out_width;
   check_counts("conv2d_backward_weight", e);
   if (e.pointwise())
-    return map_product<Transpose::yes>(ctx, e.channels, e.out_channels, pixels, x, dy, dw, true);
-  if (e.depthwise()) return depthwise_backward_weight(ctx, e, x, dy, dw);
+    return map_product<Transpose::yes, Transpose::no>(ctx, e.channels, e.out_channels, pixels, x,
+                                                      dy, dw, true);
+  Tensor<T> copy;
+  const T* const g = converted(ctx, pixels * e.out_channels, dy, copy);
+  if (e.depthwise()) return depthwise_backward_weight(ctx, e, x, g, dw);
   const std::int64_t in = e.group_channels(), out = e.group_out_channels();
-  for (std::int64_t g = 0; g < e.groups; ++g)
-    tile_product<T>(ctx, "conv2d_backward_weight", e.kernel_h * e.kernel_w * in, out, pixels,
-                    TransposedWindows<X>{e, x + g * in},
-                    MatrixColumns<T>{dy + g * out, e.out_channels},
-                    StoreMatrix<T>{dw + g * out, e.out_channels, true});
+  for (std::int64_t i = 0; i < e.groups; ++i)
+    tile_product<T>(ctx, "conv2d_backward_weight", ctx.math(), e.kernel_h * e.kernel_w * in, out,
+                    pixels, TransposedWindows<X>{e, x + i * in},
+                    MatrixColumns<T>{g + i * out, e.out_channels},
+                    StoreMatrix<T>{dw + i * out, e.out_channels, true});
 }
 
 }  // namespace kindred::cuda

@@ -1,5 +1,6 @@
 #pragma once
-// Matrix products: by cuBLAS where it is there, by tiles of our own otherwise.
+// Matrix products: by cuBLAS where it is there, by tiles of our own otherwise, and for narrow
+// products with an epilogue.
 
 #include <algorithm>
 #include <cstdint>
@@ -12,15 +13,14 @@
 
 namespace kindred::cuda {
 
-/// The elements of c, in BF16 if Y is.
-template <class Y>
+template <class T>
 struct StoreMatrix {
-  Y* c;
+  T* c;
   std::int64_t stride;
   bool accumulate;
-  __device__ void operator()(std::int64_t i, std::int64_t j, ComputeOf<Y> sum) const {
-    Y& out = c[i * stride + j];
-    out = stored_as<Y>(accumulate ? widened(out) + sum : sum);
+  __device__ void operator()(std::int64_t i, std::int64_t j, T sum) const {
+    T& out = c[i * stride + j];
+    out = accumulate ? out + sum : sum;
   }
 };
 
@@ -65,26 +65,6 @@ void cublas_product(Context& ctx, Transpose ta, Transpose tb, std::int64_t m, st
                      data_type<E>, distance(ldc), compute_type(ctx, F()), CUBLAS_GEMM_DEFAULT),
         "cublasGemmEx");
 }
-
-/// C = op(A) B by factors that are both in F.
-template <class F, class A, class T, class C>
-void cublas_product_in(Context& ctx, Transpose ta, std::int64_t m, std::int64_t n, std::int64_t k,
-                       const A* a, const T* b, C* c, bool accumulate) {
-  Tensor<F> of_a, of_b;
-  const F* const factor_a = converted(ctx, m * k, a, of_a);
-  const F* const factor_b = converted(ctx, k * n, b, of_b);
-  const auto product = [&](auto* to) {
-    cublas_product(ctx, ta, Transpose::no, m, n, k, factor_a, ta == Transpose::no ? k : m, factor_b,
-                   n, to, n, accumulate);
-  };
-  if constexpr (std::is_same_v<C, BFloat16> && std::is_same_v<F, T>) {  // cuBLAS has no such pair
-    auto full = ctx.make<T>({m, n}, "product to be rounded");
-    product(full.data);
-    transform(ctx, "convert", m * n, Convert{}, c, static_cast<const T*>(full.data));
-  } else {
-    product(c);
-  }
-}
 #endif
 
 /// C = op(A) op(B), or C += op(A) op(B): op(A) [m,k], op(B) [k,n], C [m,n]; lda, ldb and ldc are
@@ -99,9 +79,9 @@ void gemm(Context& ctx, Transpose ta, Transpose tb, std::int64_t m, std::int64_t
   const StoreMatrix<T> store{c, ldc, accumulate};
   const auto with_b = [&](const auto& operand_a) {
     if (tb == Transpose::no)
-      tile_product<T>(ctx, "gemm", m, n, k, operand_a, MatrixColumns<T>{b, ldb}, store);
+      tile_product<T>(ctx, "gemm", ctx.math(), m, n, k, operand_a, MatrixColumns<T>{b, ldb}, store);
     else
-      tile_product<T>(ctx, "gemm", m, n, k, operand_a, MatrixRows<T>{b, ldb}, store);
+      tile_product<T>(ctx, "gemm", ctx.math(), m, n, k, operand_a, MatrixRows<T>{b, ldb}, store);
   };
   if (ta == Transpose::no)
     with_b(MatrixRows<T>{a, lda});
@@ -110,52 +90,70 @@ void gemm(Context& ctx, Transpose ta, Transpose tb, std::int64_t m, std::int64_t
 #endif
 }
 
-/// C = op(A) B, or C += op(A) B, of whole matrices without gaps, where A and C may be maps in BF16.
-/// cuBLAS wants both factors in one type: in the math mode bf16 those in float are rounded before,
-/// in the others those in BF16 are widened, which costs a pass over them.
-template <Transpose ta, class A, class T, class C>
+/// C = op(A) op(B), or C += op(A) op(B), of whole matrices without gaps, of which some may be BF16.
+/// If one is, both factors are rounded to it in every math mode, and the sum is in float; with
+/// cuBLAS a factor in float costs a pass over it then.
+template <Transpose ta, Transpose tb, class A, class B, class C>
 void map_product(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, const A* a,
-                 const T* b, C* c, bool accumulate) {
-  constexpr bool plain = ta == Transpose::no;
-  if constexpr (std::is_same_v<A, T> && std::is_same_v<C, T>) {
-    gemm(ctx, ta, Transpose::no, m, n, k, a, plain ? k : m, b, n, c, n, accumulate);
+                 const B* b, C* c, bool accumulate) {
+  constexpr bool plain_a = ta == Transpose::no, plain_b = tb == Transpose::no;
+  const std::int64_t lda = plain_a ? k : m, ldb = plain_b ? n : k;
+  if constexpr (!any_bfloat16<A, B, C>) {
+    gemm(ctx, ta, tb, m, n, k, a, lda, b, ldb, c, n, accumulate);
   } else {
 #ifdef KINDRED_HAS_CUBLAS
-    if (ctx.math() == MathMode::bf16)
-      cublas_product_in<BFloat16>(ctx, ta, m, n, k, a, b, c, accumulate);
-    else
-      cublas_product_in<T>(ctx, ta, m, n, k, a, b, c, accumulate);
+    Tensor<BFloat16> of_a, of_b;
+    const BFloat16* const factor_a = converted(ctx, m * k, a, of_a);
+    const BFloat16* const factor_b = converted(ctx, k * n, b, of_b);
+    cublas_product(ctx, ta, tb, m, n, k, factor_a, lda, factor_b, ldb, c, n, accumulate);
 #else
-    using OperandA = std::conditional_t<plain, MatrixRows<A>, MatrixColumns<A>>;
-    tile_product<T>(ctx, "gemm", m, n, k, OperandA{a, plain ? k : m}, MatrixColumns<T>{b, n},
+    using OperandA = std::conditional_t<plain_a, MatrixRows<A>, MatrixColumns<A>>;
+    using OperandB = std::conditional_t<plain_b, MatrixColumns<B>, MatrixRows<B>>;
+    tile_product<C>(ctx, "gemm", MathMode::bf16, m, n, k, OperandA{a, lda}, OperandB{b, ldb},
                     StoreMatrix<C>{c, n, accumulate});
 #endif
   }
 }
 
-/// y = act(scale (x w) + shift) for x [rows,in], w [in,out], y [rows,out]; scale and shift of the
-/// columns may be null.
-template <class T>
-void product_with_epilogue(Context& ctx, const char* name, std::int64_t rows, std::int64_t in,
-                           std::int64_t out, const T* x, const T* w, const T* scale, const T* shift,
-                           Activation act, T* y) {
 #ifdef KINDRED_HAS_CUBLAS
-  cublas_product(ctx, Transpose::no, Transpose::no, rows, out, in, x, in, w, out, y, out, false);
-  if (scale != nullptr || shift != nullptr || act != Activation::identity)
-    for_each(ctx, name, rows * out, ApplyEpilogue<T>{{scale, shift, act}, out, y});
-#else
-  tile_product<T>(ctx, name, rows, out, in, MatrixRows<T>{x, in}, MatrixColumns<T>{w, out},
-                  StoreWithEpilogue<T>{{scale, shift, act}, y, out});
+/// Whether sums of `depth` products and their epilogue take less time by tiles of our own than by
+/// cuBLAS and a pass over the result, which reads and writes `bytes` an element. In units of what
+/// tiles compute in the time of a byte (of such cards: 6 operations on an A100, 12 on an H100, if
+/// they reach half the peak of FP32):
+///   2 depth (1 - own rate / rate of cuBLAS) < 2 bytes * operations.
+/// cuBLAS is twice as fast in FP32; by tensor cores its time does not count.
+/// (cuBLASLt has epilogues with a bias, ReLU and GELU. Networks here have hard-swish behind most
+/// products, which it has not, and training has batch statistics.)
+inline bool fuses_in_tiles(MathMode mode, std::int64_t depth, std::int64_t bytes) {
+  constexpr std::int64_t operations = 8;
+  return depth < bytes * operations * (mode == MathMode::fp32 ? 2 : 1);
+}
 #endif
+
+/// y = act(scale (x w) + shift) for x [rows,in], w [in,out], y [rows,out]; scale and shift of the
+/// columns may be null. x and y may be BF16, see map_product. y is rounded after the epilogue;
+/// where cuBLAS computes the product and the epilogue is a pass of its own, before it as well.
+template <class X, class T, class Y>
+void product_with_epilogue(Context& ctx, const char* name, std::int64_t rows, std::int64_t in,
+                           std::int64_t out, const X* x, const T* w, const Epilogue<T>& epilogue,
+                           Y* y) {
+  const MathMode mode = any_bfloat16<X, Y> ? MathMode::bf16 : ctx.math();
+#ifdef KINDRED_HAS_CUBLAS
+  if (epilogue.does_nothing() || !fuses_in_tiles(mode, in, sizeof(Y))) {
+    map_product<Transpose::no, Transpose::no>(ctx, rows, out, in, x, w, y, false);
+    if (!epilogue.does_nothing()) apply_epilogue(ctx, name, rows, out, epilogue, y);
+    return;
+  }
+#endif
+  tile_product<T>(ctx, name, mode, rows, out, in, MatrixRows<X>{x, in}, MatrixColumns<T>{w, out},
+                  StoreWithEpilogue<T, Y>{epilogue, y, out});
 }
 
 /// y = x w + bias: x [batch,in], w [in,out], y [batch,out]; bias may be null.
 template <class T>
 void linear_forward(Context& ctx, std::int64_t batch, std::int64_t in, std::int64_t out, const T* x,
                     const T* w, const T* bias, T* y) {
-  const T* none = nullptr;
-  product_with_epilogue(ctx, "linear_forward", batch, in, out, x, w, none, bias,
-                        Activation::identity, y);
+  product_with_epilogue(ctx, "linear_forward", batch, in, out, x, w, Epilogue<T>{nullptr, bias}, y);
 }
 
 /// A block sums 32 columns of a chunk of rows; its rows of threads share them.

@@ -176,7 +176,7 @@ struct AddSplits {
 
 template <int per, class T, class A, class B, class Store>
 void launch_tile_product(Context& ctx, const char* name, std::int64_t m, std::int64_t n,
-                         std::int64_t k, std::int64_t splits, const A& a, const B& b,
+                         std::int64_t k, std::int64_t splits, MathMode mode, const A& a, const B& b,
                          const Store& store) {
   constexpr std::int64_t size = 16 * per;
   const std::int64_t depth =
@@ -184,14 +184,15 @@ void launch_tile_product(Context& ctx, const char* name, std::int64_t m, std::in
   const dim3 grid(grid_extent(divide_up(m, size)), grid_extent(divide_up(n, size), grid_limit_yz),
                   static_cast<unsigned>(splits));
   ctx.launch(name, grid, block<product_threads>, tile_product_kernel<per, T, A, B, Store>, m, n,
-             static_cast<int>(k), static_cast<int>(depth), dropped_bits(ctx.math()), a, b, store);
+             static_cast<int>(k), static_cast<int>(depth), dropped_bits(mode), a, b, store);
 }
 
-/// store(i, j, c(i, j)) for all i < m, j < n. Where c has few tiles and the sum is long, its depth
-/// is split over blocks: by the extents alone, so that the bits are always the same.
+/// store(i, j, c(i, j)) for all i < m, j < n, of factors rounded as `mode` says. Where c has few
+/// tiles and the sum is long, its depth is split over blocks: by the extents alone, so that the
+/// bits are always the same.
 template <class T, class A, class B, class Store>
-void tile_product(Context& ctx, const char* name, std::int64_t m, std::int64_t n, std::int64_t k,
-                  const A& a, const B& b, const Store& store) {
+void tile_product(Context& ctx, const char* name, MathMode mode, std::int64_t m, std::int64_t n,
+                  std::int64_t k, const A& a, const B& b, const Store& store) {
   if (m == 0 || n == 0) return;
   if (k > 0x7FFFFF00) throw ShapeError(text(name, ": a sum over ", k, " products is too long"));
   const bool large = sizeof(T) == 4 && m >= 128 && n >= 128;
@@ -203,8 +204,9 @@ void tile_product(Context& ctx, const char* name, std::int64_t m, std::int64_t n
   const auto launch = [&](const auto& to) {
     using To = std::decay_t<decltype(to)>;
     if constexpr (sizeof(T) == 4)
-      if (large) return launch_tile_product<8, T, A, B, To>(ctx, name, m, n, k, splits, a, b, to);
-    launch_tile_product<4, T, A, B, To>(ctx, name, m, n, k, splits, a, b, to);
+      if (large)
+        return launch_tile_product<8, T, A, B, To>(ctx, name, m, n, k, splits, mode, a, b, to);
+    launch_tile_product<4, T, A, B, To>(ctx, name, m, n, k, splits, mode, a, b, to);
   };
   if (splits == 1) return launch(store);
   auto partial = ctx.make<T>({splits, m, n}, "parts of a product");
