@@ -12,32 +12,40 @@
 
 namespace kindred::cpu {
 
-/// Output rows that are filtered before they are multiplied: about 256 KiB of them, at least eight
-/// groups for the threads to share, and of two equal halves of that the number that leaves the
-/// register tiles fullest.
+/// Output rows that are filtered before they are multiplied. What a group reads, filters and writes
+/// is at most about 128 KiB, so that it stays in the L2 cache beside what the next group will read
+/// and, mostly, the weights. Of these sizes the one that leaves the fewest threads idle and the
+/// register tiles fullest, the largest of equals. No sum passes the border of a group, so that it
+/// may depend on the number of threads.
 template <class T>
-std::int64_t separable_rows(const Conv2dExtents& e) {
+std::int64_t separable_rows(const Conv2dExtents& e, std::int64_t out, int threads) {
   const std::int64_t rows = e.batch * e.out_height;
-  const std::int64_t row_bytes = e.out_width * e.channels * static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t most = std::clamp<std::int64_t>((std::int64_t{1} << 18) / row_bytes, 1,
-                                                     std::max<std::int64_t>(1, rows / 8));
-  std::int64_t best = most;
-  double fullest = 0;
-  for (std::int64_t r = most; r >= divide_up(most, std::int64_t{2}); --r) {
-    const std::int64_t pixels = r * e.out_width;
-    const double full =
-        static_cast<double>(pixels) / static_cast<double>(round_up(pixels, GemmTile<T>::rows));
-    if (full > fullest) {
-      fullest = full;
-      best = r;
-    }
-  }
+  const std::int64_t row_size = e.stride * e.width * e.channels + e.out_width * (e.channels + out);
+  const std::int64_t most =
+      std::min(rows, (std::int64_t{1} << 17) / (row_size * static_cast<std::int64_t>(sizeof(T))));
+  // Pixels that the busiest thread computes, those which fill its last tile included.
+  const auto busiest = [&](std::int64_t group) {
+    const std::int64_t pixels = group * e.out_width, rest = pixels % GemmTile<T>::rows;
+    return divide_up(divide_up(rows, group), std::int64_t{threads}) *
+           (pixels - rest + (rest == 0 ? 0 : GemmTile<T>::height(rest)));
+  };
+  std::int64_t best = 1;
+  for (std::int64_t group = 2; group <= most; ++group)
+    if (busiest(group) <= busiest(best)) best = group;
   return best;
 }
 
-/// `packed` are the weights of the pointwise convolution. A network's next ones follow them in
-/// memory, see PreparedWeights; they come into the threads' L2 caches meanwhile, since otherwise
-/// one image would wait for them in every layer.
+/// Input rows, counted through all images, of which output row r is the last to be read that needs
+/// them: those before have been read when it is done.
+inline std::int64_t input_rows_read(const Conv2dExtents& e, std::int64_t r) {
+  const std::int64_t end = r % e.out_height * e.stride - e.padding + e.kernel_h;
+  return r / e.out_height * e.height + std::clamp<std::int64_t>(end, 0, e.height);
+}
+
+/// `packed` are the weights of the pointwise convolution. While a thread multiplies, memory would
+/// be idle; so the tiles ask for the input rows of the next group, and for the network's next
+/// weights, which follow in memory (see PreparedWeights): one image would wait for them in every
+/// layer.
 template <class T>
 void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t out, const T* x,
                               const T* w, const T* scale, const T* shift, Activation activation,
@@ -46,7 +54,7 @@ void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t
   using Tile = GemmTile<T>;
   const std::int64_t rows = e.batch * e.out_height;
   if (rows == 0 || e.out_width == 0 || e.channels == 0 || out == 0) return;
-  const std::int64_t group = separable_rows<T>(e), width = e.out_width;
+  const std::int64_t group = separable_rows<T>(e, out, ctx.threads()), width = e.out_width;
   // Rows of a panel in different sets of the L1 cache; whole panels are read, the last one, too.
   const std::int64_t distance = round_up(e.channels, std::int64_t{16}) + 16;
   const std::int64_t size = round_up(group * width, Tile::rows) * distance;
@@ -74,7 +82,12 @@ void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t
     const std::int64_t begin = i * group, end = std::min(rows, begin + group);
     const std::int64_t pixels = (end - begin) * width;
     T* a = filtered.data + thread * size;
-    auto ahead = LinesAhead::of_matrix(packed + b.size() + i % share * slice, 1, slice, slice);
+    auto next_weights =
+        LinesAhead::of_matrix(packed + b.size() + i % share * slice, 1, slice, slice);
+    const std::int64_t read = input_rows_read(e, end - 1), row_size = e.width * e.channels;
+    const std::int64_t size_ahead =
+        (input_rows_read(e, std::min(rows, end + group) - 1) - read) * row_size;
+    auto next_input = LinesAhead::of_matrix(x + read * row_size, 1, size_ahead, size_ahead);
     filter(begin, end, a);
     for (std::int64_t j = 0; j < out; j += Tile::block)
       for (std::int64_t part = 0; part < b.cut.parts; ++part)
@@ -83,8 +96,8 @@ void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t
               {c, begin * width + m, std::min(Tile::rows, pixels - m)}, j,
               std::min(Tile::block, out - j), b.cut.size(part),
               Panel<T>{a + m * distance + b.cut.begin(part), distance}, b.at(part, j),
-              Unpacked<PackedB<T>>{}, part > 0, part + 1 == b.cut.parts ? &after : nullptr, &ahead,
-              &ahead);
+              Unpacked<PackedB<T>>{}, part > 0, part + 1 == b.cut.parts ? &after : nullptr,
+              &next_input, &next_weights);
   });
 }
 
