@@ -204,8 +204,15 @@ class Context {
   /// An array that lives until the returned tensor ends.
   template <class T>
   Tensor<T> make(const Shape& shape, const char* label) {
-    return Tensor<T>(arena_, shape, label);
+    Tensor<T> array(arena_, shape, label);
+    if (poison_ && !planning() && array.size() > 0)
+      check(cudaMemsetAsync(array.data, 0xFF, static_cast<std::size_t>(array.size()) * sizeof(T),
+                            stream()),
+            label);
+    return array;
   }
+  /// For tests: arrays start full of NaN.
+  void set_poison(bool on) { poison_ = on; }
 
   /// A copy of `host` in `memory`, which this makes. The copy is done when the call returns, unless
   /// the array lies in memory that CUDA made, where it is done in order with the kernels.
@@ -393,6 +400,7 @@ class Context {
   Arena arena_;
   std::unique_ptr<Ahead> ahead_;
   MathMode math_ = MathMode::fp32;
+  bool poison_ = false;
 };
 
 }  // namespace cuda
