@@ -72,7 +72,7 @@ TEST_CASE("YAML distillation: the losses see what the teacher gives, and the stu
   loader->start(0);
   data::Batch batch;
   REQUIRE(loader->next(batch));
-  ModelTeacher<config::Model> of_teacher(teacher, use, {.threads = 1});
+  ModelTeacher<config::Model> of_teacher(teacher, use);
   auto session = student.train_session({.threads = 1});
   session.set_teacher(of_teacher);
   const auto reports = session.forward_backward(batch.images, batch.labels, 0);

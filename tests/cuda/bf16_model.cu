@@ -272,7 +272,7 @@ KINDRED_PARITY(settings) {
     auto rounded = model.train_session({.activations = Storage::bf16});
     side.check(full.context().math() == cuda::MathMode::fp32, "float by default");
     side.check(rounded.context().math() == cuda::MathMode::bf16, "BF16 factors for BF16 maps");
-    // The plan is that of the mode.
+    // A plan holds in every mode.
     const Batch batch = make_batch(0);
     for (const auto mode : {cuda::MathMode::bf16, cuda::MathMode::fp32, cuda::MathMode::bf16}) {
       rounded.context().set_math(mode);

@@ -256,6 +256,76 @@ KINDRED_PARITY(steps_are_graphs) {
     }
 }
 
+using Student = RecModel<backbone::PPLCNet, neck::FC, head::FC,
+                         loss::Combined<loss::CELoss, loss::KLDivLoss, loss::DistanceLoss>, Device>;
+Student make_student() {
+  return Student({.backbone = {.scale = 0.25, .dropout_prob = 0.2, .class_expand = 24},
+                  .neck = {.embedding_size = 24, .class_num = 8},
+                  .head = {.embedding_size = 8, .class_num = classes},
+                  .loss = {{.weight = 1}, {.weight = 0.5, .temperature = 2}, {.weight = 2}}},
+                 Seed{5});
+}
+
+// The teacher's pass, too, is part of the graph: it is neither launched nor waited for by itself.
+KINDRED_PARITY(distillation) {
+  if constexpr (std::is_same_v<T, float>) {
+    Model big = make_model({});
+    ModelTeacher<Model> teacher(big, {.features = true, .logits = true});
+    const Folder folder;
+    MemoryLoader loader;
+    Student student = make_student();
+    Trainer trainer(student, momentum, schedule);
+    trainer.session().set_teacher(teacher);
+    trainer.session().context().synchronize();
+    [[maybe_unused]] const Asked before = Asked::so_far();
+    trainer.fit(loader, {.epochs = 2, .output = folder.path(), .quiet = true});
+#ifdef KINDRED_CUDA_EMULATION
+    side.check(Asked::so_far() - before == Asked{0, 2 * batches, 1, 2 * batches, 2 * batches},
+               "a step is one graph and one wait");
+#endif
+
+    // It reads what the device has normalised as it reads numbers.
+    PixelTable table;
+    for (std::size_t i = 0; i < 256 * 3; ++i)
+      table.value[i] = 0.01f * static_cast<float>(i / 3) - 1;
+    const Shape shape{batch_size, pixels, pixels, 3};
+    const std::shared_ptr<void> memory =
+        Device::allocate_results(static_cast<std::size_t>(shape.size()));
+    auto* const bytes = static_cast<std::uint8_t*>(memory.get());
+    Numbers images;
+    RandomSequence random({9, 1, 0});
+    for (std::int64_t i = 0; i < shape.size(); ++i) {
+      bytes[i] = static_cast<std::uint8_t>(random.below(256));
+      images.push_back(table.at(bytes[i], static_cast<std::size_t>(i) % 3));
+    }
+    const View<const float> x{images.data(), shape};
+    const std::vector<std::int64_t> labels{0, 0, 1, 1, 2, 2};
+    Student again = make_student();
+    auto session = again.train_session();
+    session.set_teacher(teacher);
+    const PixelImages of_pixels{{bytes, shape}, table};
+    std::vector<double> values[2];
+    Numbers gradients[2];
+    for (const bool numbers : {true, false}) {
+      session.zero_gradients();
+      const auto reports = numbers ? session.forward_backward(x, labels, 0)
+                                   : session.forward_backward(of_pixels, labels, 0);
+      for (const auto& r : reports) values[numbers].push_back(r.value);
+      gradients[numbers].assign(session.gradients().begin(), session.gradients().end());
+    }
+    side.check(values[0] == values[1] && gradients[0] == gradients[1], "pixels: the same bits");
+    side.record("losses", View<const double>{values[1].data(), {3}}, 1e-2);
+
+    // A teacher that has changed is read anew.
+    for (float& v : big.trainable()) v *= 1.5f;
+    const double seen = session.forward_backward(x, labels, 0)[2].value;
+    ModelTeacher<Model> fresh(big, {.features = true, .logits = true});
+    session.set_teacher(fresh);
+    side.check(seen == session.forward_backward(x, labels, 0)[2].value && seen != values[1][2],
+               "a changed teacher");
+  }
+}
+
 // An optimizer that does not promise to ask the device first is called after the host has looked.
 KINDRED_PARITY(own_optimizer) {
   if constexpr (std::is_same_v<T, float>) {

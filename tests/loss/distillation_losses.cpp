@@ -232,7 +232,7 @@ TEST_CASE("distillation: a student learns its teacher's outputs in a training se
   auto session = small.train_session({.threads = 1});
   CHECK_THROWS_WITH(session.forward_backward(x, labels, 0),
                     ContainsSubstring("KLDivLoss: there are no logits of a teacher"));
-  ModelTeacher<Big> teacher(big, {.features = true, .logits = true}, {.threads = 1});
+  ModelTeacher<Big> teacher(big, {.features = true, .logits = true});
   session.set_teacher(teacher);
 
   // The losses see what the teacher gives for these images.

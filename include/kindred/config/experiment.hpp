@@ -79,9 +79,8 @@ class BasicExperiment {
   }
 
   std::unique_ptr<data::Loader> train_loader() const {
-    // A teacher reads normalised images.
     return loader(root_.section("DataLoader").section("Train"), image_, seed_, Purpose::train,
-                  &Device::allocate_results, on_gpu && !teacher_);
+                  &Device::allocate_results, on_gpu);
   }
 
   using Metrics = config::Metrics;

@@ -101,13 +101,10 @@ class TrainSession {
     return state_->reports;
   }
 
-  /// Gives distillation losses the outputs of `teacher`, which must outlive the session. Memory is
-  /// planned anew.
-  void set_teacher(Teacher<Scalar>& teacher) {
-    teacher_ = &teacher;
-    state_->plans.clear();
-    state_->graphs.clear();
-  }
+  /// Gives losses the outputs of `teacher`, or soft labels in their place; either must outlive the
+  /// session. Memory is planned anew.
+  void set_teacher(Teacher<Context, Scalar>& teacher) { learn_from(&teacher, nullptr); }
+  void set_teacher(const SoftLabels<Scalar>& labels) { learn_from(nullptr, &labels); }
 
   void zero_gradients() {
     kernels::fill(state_->ctx, Scalar(0),
@@ -136,8 +133,8 @@ class TrainSession {
 
  private:
   using Images = ImageBatch<Scalar>;
-  /// Batch, height, width, kind of images, and how the context multiplies.
-  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, int>;
+  /// Batch, height, width, kind of images.
+  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool>;
 
   struct State {
     State(const Model& model, int threads)
@@ -170,7 +167,7 @@ class TrainSession {
   struct Batch {
     View<const Scalar> images;
     View<const std::int64_t> labels;
-    loss::TeacherOutput<Scalar> teacher;
+    View<const Scalar> soft_labels;  ///< empty without them
   };
 
   /// The step while a pass is planned.
@@ -179,11 +176,16 @@ class TrainSession {
                     const Scalar*) const override {}
   };
 
+  void learn_from(Teacher<Context, Scalar>* teacher, const SoftLabels<Scalar>* labels) {
+    teacher_ = teacher;
+    soft_labels_ = labels;
+    state_->plans.clear();
+    state_->graphs.clear();
+  }
+
   Key key(const Images& images) const {
     const Shape& shape = images.shape();
-    int math = 0;  // kernels for another mode may need other scratch
-    if constexpr (requires { state_->ctx.math(); }) math = static_cast<int>(state_->ctx.math());
-    return {shape[0], shape[1], shape[2], images.has_pixels(), math};
+    return {shape[0], shape[1], shape[2], images.has_pixels()};
   }
 
   bool finite(std::size_t which) const {
@@ -215,43 +217,37 @@ class TrainSession {
     arena.begin_recording();
     // Addresses that nobody reads: heads tell training from evaluation by the presence of labels.
     const std::int64_t batch = images.shape()[0];
-    loss::TeacherOutput<Scalar> teacher;
+    View<const Scalar> soft;
+    if (soft_labels_ != nullptr)
+      soft = {reinterpret_cast<const Scalar*>(Arena::alignment),
+              {batch, soft_labels_->class_num()}};
     const NoRowStep no_rows;
-    if (teacher_ != nullptr) teacher = teacher_->planned(batch);
-    upload(images, {reinterpret_cast<const std::int64_t*>(Arena::alignment), {batch}}, teacher,
+    upload(images, {reinterpret_cast<const std::int64_t*>(Arena::alignment), {batch}}, soft,
            [&](const Batch& b) { pass(b, 0, &no_rows); });
     return state_->plans.emplace(key(images), arena.end_recording()).first->second;
   }
 
   template <class F>
-  void upload(const Images& images, View<const std::int64_t> labels,
-              loss::TeacherOutput<Scalar> teacher, F&& f) {
+  void upload(const Images& images, View<const std::int64_t> labels, View<const Scalar> soft_labels,
+              F&& f) {
     typename Images::Memory of_images;
-    Tensor<Scalar> of_features, of_logits;
     Tensor<std::int64_t> of_labels;
+    Tensor<Scalar> of_soft_labels;
     Batch batch{images.on_device(state_->ctx, of_images), state_->ctx.upload(labels, of_labels),
-                teacher};
-    if (teacher.features.data != nullptr)
-      batch.teacher.features = state_->ctx.upload(teacher.features, of_features);
-    if (teacher.logits.data != nullptr)
-      batch.teacher.logits = state_->ctx.upload(teacher.logits, of_logits);
+                soft_labels};
+    if (soft_labels.data != nullptr)
+      batch.soft_labels = state_->ctx.upload(soft_labels, of_soft_labels);
     f(batch);
-  }
-
-  loss::TeacherOutput<Scalar> ask_teacher(const Images& images) {
-    if (teacher_ == nullptr) return {};
-    if (images.has_pixels())
-      throw ConfigError("a teacher reads normalised images; set LoaderConfig::pixels to false");
-    return (*teacher_)(images.values);
   }
 
   /// Calls f with the batch within a planned pass.
   template <class F>
   void with_batch(const Images& images, std::span<const std::int64_t> labels, F&& f) {
     check(images.shape(), labels);
-    const loss::TeacherOutput<Scalar> teacher = ask_teacher(images);
+    View<const Scalar> soft;
+    if (soft_labels_ != nullptr) soft = soft_labels_->of_batch(images.shape()[0]);
     state_->ctx.arena().begin_replay(plan_for(images));
-    upload(images, {labels.data(), {static_cast<std::int64_t>(labels.size())}}, teacher, f);
+    upload(images, {labels.data(), {static_cast<std::int64_t>(labels.size())}}, soft, f);
   }
 
   template <class F>
@@ -280,9 +276,13 @@ class TrainSession {
                                       .row_update = rows,
                                       .row_update_taken = finite + 2};
     kernels::all_finite(s.ctx, batch.images, View<Scalar>{finite, {1}});
+    typename Teacher<Context, Scalar>::Output taught;
+    if (teacher_ != nullptr) taught = (*teacher_)(s.ctx, batch.images);
+    const View<const Scalar> logits =
+        taught.logits.empty() ? batch.soft_labels : View<const Scalar>(taught.logits);
     model_->forward_backward(run, batch.images, batch.labels, s.saved,
                              {s.results.get(), {static_cast<std::int64_t>(s.values)}},
-                             batch.teacher);
+                             {View<const Scalar>(taught.features), logits});
     kernels::all_finite(
         s.ctx, View<const Scalar>{s.gradients.get(), {model_->parameters().gradient_size()}},
         View<Scalar>{finite + 1, {1}});
@@ -302,7 +302,8 @@ class TrainSession {
 
   Model* model_;
   SessionOptions options_;
-  Teacher<Scalar>* teacher_ = nullptr;
+  Teacher<Context, Scalar>* teacher_ = nullptr;
+  const SoftLabels<Scalar>* soft_labels_ = nullptr;
   std::unique_ptr<State> state_;
 };
 
