@@ -182,7 +182,8 @@ TEST_CASE("conv2d: the fused epilogue is scale, shift and activation") {
   const Case cases[] = {
       {square(1, 1, 0), {2, 9, 7, 20}, 37},    {square(3, 2, 1), {2, 9, 7, 3}, 16},
       {square(3, 2, 1), {2, 33, 31, 3}, 16},   {square(3, 1, 1, 2), {1, 5, 7, 8}, 6},
-      {square(1, 1, 0), {1, 8, 7, 20}, 32},  // whole tiles
+      {square(3, 2, 1), {1, 33, 31, 3}, 40},  // a stem whose slivers overlap
+      {square(1, 1, 0), {1, 8, 7, 20}, 32},   // whole tiles
       {square(3, 1, 1, 19), {1, 9, 9, 19}, 19}};
   using A = Activation;
   for (const Case& c : cases)

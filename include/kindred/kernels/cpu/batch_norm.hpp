@@ -167,11 +167,14 @@ template <class T>
 void batch_norm_scale_shift(Context& ctx, std::int64_t channels, const T* gamma, const T* beta,
                             const T* mean, const T* var, T eps, T* scale, T* shift) {
   if (ctx.planning()) return;
-  for (std::int64_t c = 0; c < channels; ++c) {
-    const T k = gamma[c] / std::sqrt(var[c] + eps);
-    scale[c] = k;
-    shift[c] = beta[c] - mean[c] * k;
-  }
+  // In vectors: a network has thousands of channels, and one image would wait for their roots.
+  vector_loop<T>(channels, [=](auto lane, std::int64_t c) {
+    using V = typename decltype(lane)::type;
+    using std::sqrt, xsimd::sqrt;
+    const V k = load_lanes<V>(gamma + c) / sqrt(V(load_lanes<V>(var + c) + V(eps)));
+    store_lanes(scale + c, k);
+    store_lanes(shift + c, V(load_lanes<V>(beta + c) - load_lanes<V>(mean + c) * k));
+  });
 }
 
 template <class T>

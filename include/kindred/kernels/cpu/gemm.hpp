@@ -14,10 +14,11 @@
 // gather their patches while packing and inference applies scale, shift and activation to tiles
 // that are still in cache.
 //
-// 2 M N K operations on M K + K N + M N numbers. Rows of A are read where they lie; packing reads
-// and writes another A, or B, once more, A at most once for every `block` columns. C is read and
-// written once for every `depth` of K. Memory that the next panel, group or part will read is asked
-// for while the tiles of this one compute (LinesAhead), so that a core waits for little of it.
+// 2 M N K operations on M K + K N + M N numbers. A and, where a panel is as wide as a cache line,
+// A^T are read where they lie; packing reads and writes another A, or B, once more, A at most once
+// for every `block` columns. C is read and written once for every `depth` of K. Memory that the
+// next panel, group or part will read is asked for while the tiles of this one compute
+// (LinesAhead), so that a core waits for little of it.
 
 #include <algorithm>
 #include <cstdint>
@@ -111,7 +112,9 @@ void gemm_tall(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
       is_packed ? cut.parts
                 : std::clamp<std::int64_t>(gemm_packed_limit / (padded_n * cut.part), 1, cut.parts);
   const bool packs_a = rows_in_place(a, Tile::rows) == 0;
-  const std::int64_t step = packs_a ? Tile::group_rows : Tile::rows;
+  // Short sums go through A so fast that the processor's own prefetching is better.
+  const bool asks_ahead = cut.part > 32;
+  const std::int64_t step = packs_a || !asks_ahead ? Tile::group_rows : Tile::rows;
   const GemmTallCut<T> tasks(m, n, packs_a);
   auto packed = ctx.make<T>({is_packed ? 0 : group * cut.part * padded_n}, "packed B");
   auto panels = ctx.make<T>({ctx.threads() * Tile::group_size}, "panels of A");
@@ -133,8 +136,7 @@ void gemm_tall(Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, con
       const std::int64_t left = i % tasks.column_tasks * tasks.columns;
       const std::int64_t right = std::min(n, left + tasks.columns);
       auto lines_of = [&](std::int64_t part, std::int64_t r, std::int64_t until) {
-        // Short sums go through A so fast that the processor's own prefetching is better.
-        const std::int64_t rows = cut.part > 32 ? std::min(step, until - r) : 0;
+        const std::int64_t rows = asks_ahead ? std::min(step, until - r) : 0;
         return lines_ahead(a, r, rows, cut.begin(part), cut.size(part));
       };
       for (std::int64_t part = first; part < last; ++part) {

@@ -160,6 +160,8 @@ class LinesAhead {
       at_ += jump_;
     }
   }
+  /// Whether all have been asked for.
+  bool finished() const { return pieces_left_ <= 0 && runs_left_ <= 0; }
 
  private:
   static constexpr std::int64_t piece = 128;
@@ -301,6 +303,13 @@ inline void pack_by_columns(std::int64_t rows, std::int64_t depth, T* to, From&&
   }
 }
 
+/// Whether rows at this distance, a multiple of 4 KiB, would meet in one set of the L1 cache: those
+/// are packed, all others are read where they lie.
+template <class T>
+constexpr bool meets_in_one_set(std::int64_t distance) {
+  return distance * static_cast<std::int64_t>(sizeof(T)) % 4096 == 0;
+}
+
 template <class T>
 struct RowsOfA {  // op(A) = A
   static constexpr auto layout = PanelLayout::rows;
@@ -311,10 +320,8 @@ struct RowsOfA {  // op(A) = A
     pack_by_rows(rows, depth, to,
                  [=, this](std::int64_t i, T* row) { copy(a + (m + i) * lda + k, depth, row); });
   }
-  /// All but rows at a multiple of 4 KiB, which would meet in one set of the L1 cache.
   std::int64_t rows_in_place(std::int64_t rows) const {
-    return lda * static_cast<std::int64_t>(sizeof(T)) % 4096 == 0 ? 0
-                                                                  : rows_of_whole_panels<T>(rows);
+    return meets_in_one_set<T>(lda) ? 0 : rows_of_whole_panels<T>(rows);
   }
   const T* at(std::int64_t m, std::int64_t k) const { return a + m * lda + k; }
   LinesAhead ahead(std::int64_t m, std::int64_t rows, std::int64_t k, std::int64_t depth) const {
@@ -332,9 +339,14 @@ struct ColumnsOfA {  // op(A) = A^T
     const T* first = at(m, k);
     pack_by_columns(rows, depth, to, [=, this](std::int64_t p) { return first + p * lda; });
   }
-  /// Rows that lie close together are as good as packed.
+  /// As good as packed are rows that lie close together, and panels that use nearly all of the
+  /// cache line which a tile loads for a step; narrower ones would load each several times.
   std::int64_t rows_in_place(std::int64_t rows) const {
-    return lda * static_cast<std::int64_t>(sizeof(T)) <= 256 ? rows_of_whole_panels<T>(rows) : 0;
+    constexpr auto size = static_cast<std::int64_t>(sizeof(T));
+    constexpr bool fills_lines = GemmTile<T>::rows * size >= 56;
+    return lda * size <= 256 || (fills_lines && !meets_in_one_set<T>(lda))
+               ? rows_of_whole_panels<T>(rows)
+               : 0;
   }
   const T* at(std::int64_t m, std::int64_t k) const { return a + k * lda + m; }
   LinesAhead ahead(std::int64_t m, std::int64_t rows, std::int64_t k, std::int64_t depth) const {

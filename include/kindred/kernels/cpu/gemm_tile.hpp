@@ -243,15 +243,17 @@ inline void with_tile_size(std::int64_t height, bool two_vectors, F&& f) {
 /// The rows of C that a panel meets: where they start and, if that is constant, their distance.
 template <class T>
 struct PanelRows {
-  T* start[GemmTile<T>::rows];
+  T* start[GemmTile<T>::rows];  ///< the first alone, if the distance says where the others are
   std::int64_t count;
   std::int64_t distance;  ///< 0: they lie anywhere
 
   template <class Destination>
   PanelRows(const Destination& c, std::int64_t m, std::int64_t rows)
       : count(rows), distance(c.distance()) {
-    for (std::int64_t i = 0; i < rows; ++i) start[i] = c.row(m + i);
+    start[0] = c.row(m);
+    for (std::int64_t i = 1; i < rows && distance == 0; ++i) start[i] = c.row(m + i);
   }
+  T* row(std::int64_t i) const { return distance > 0 ? start[0] + i * distance : start[i]; }
 };
 
 /// Where slivers come from that are not packed yet: rows k, ... of a source of B.
@@ -303,14 +305,17 @@ void multiply_panel(const PanelRows<T>& rows, std::int64_t n, std::int64_t colum
                                      direct && accumulate, in_registers, j, ahead);
     });
     for (std::int64_t i = 0; i < rows.count && !direct; ++i) {
-      T* to = rows.start[i] + n + j;
+      T* to = rows.row(i) + n + j;
       const T* from = tile + i * Tile::columns;
       if (accumulate)
         for (std::int64_t q = 0; q < used; ++q) to[q] += from[q];
       else
         copy(from, used, to);
     }
-    if (epilogue != nullptr && !finish) (*epilogue)(rows.start, rows.count, n + j, n + j, used);
+    for (std::int64_t i = 0; i < rows.count && epilogue != nullptr && !finish; ++i) {
+      T* const row = rows.row(i);
+      (*epilogue)(&row, 1, n + j, n + j, used);
+    }
   }
 }
 /// The same with no memory to ask for.

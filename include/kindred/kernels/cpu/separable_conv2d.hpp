@@ -91,13 +91,15 @@ void separable_conv2d_forward(Context& ctx, const Conv2dExtents& e, std::int64_t
     filter(begin, end, a);
     for (std::int64_t j = 0; j < out; j += Tile::block)
       for (std::int64_t part = 0; part < b.cut.parts; ++part)
-        for (std::int64_t m = 0; m < pixels; m += Tile::rows)
+        for (std::int64_t m = 0; m < pixels; m += Tile::rows) {
+          LinesAhead& ahead = next_input.finished() ? next_weights : next_input;
           multiply_panel<T, PanelLayout::rows>(
               {c, begin * width + m, std::min(Tile::rows, pixels - m)}, j,
               std::min(Tile::block, out - j), b.cut.size(part),
               Panel<T>{a + m * distance + b.cut.begin(part), distance}, b.at(part, j),
-              Unpacked<PackedB<T>>{}, part > 0, part + 1 == b.cut.parts ? &after : nullptr,
-              &next_input, &next_weights);
+              Unpacked<PackedB<T>>{}, part > 0, part + 1 == b.cut.parts ? &after : nullptr, &ahead,
+              &ahead);
+        }
   });
 }
 

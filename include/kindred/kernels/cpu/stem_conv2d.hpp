@@ -91,6 +91,33 @@ void stem_tile(std::int64_t kernel_h, std::int64_t run, const T* rows, std::int6
   }
 }
 
+/// How the output channels are cut into slivers of whole vectors: the last one begins earlier where
+/// it would not be full, and computes some channels again. Fewer channels than a vector have one
+/// sliver filled up with zeros.
+template <class T>
+struct StemSlivers {
+  using Tile = GemmTile<T>;
+  std::int64_t channels;
+  std::int64_t step() const { return channels < Tile::columns ? Tile::width : Tile::columns; }
+  std::int64_t count() const { return divide_up(channels, step()); }
+  /// Width of sliver i, as the packing has it.
+  std::int64_t width(std::int64_t i) const {
+    return sliver_width(std::min(step(), channels - i * step()), Tile::width);
+  }
+  /// Its first channel.
+  std::int64_t begin(std::int64_t i) const {
+    return std::min(i * step(), std::max<std::int64_t>(0, channels - width(i)));
+  }
+  std::int64_t used(std::int64_t i) const { return std::min(width(i), channels); }
+
+  std::int64_t size(std::int64_t depth) const { return count() * step() * depth; }
+  /// Packs w [depth, channels]; sliver i goes to `to` + i step() depth.
+  void pack(const T* w, std::int64_t depth, T* to) const {
+    for (std::int64_t i = 0; i < count(); ++i)
+      pack_rows_of_b(w + begin(i), channels, depth, used(i), to + i * step() * depth);
+  }
+};
+
 /// One row of outputs [out_width, O] from the copied rows and the packed weights.
 template <class T, std::int64_t STEP>
 void stem_forward_row(const Conv2dExtents& e, const T* rows, std::int64_t row_length,
@@ -98,14 +125,15 @@ void stem_forward_row(const Conv2dExtents& e, const T* rows, std::int64_t row_le
   using Tile = GemmTile<T>;
   constexpr std::int64_t H = Tile::rows;
   const std::int64_t run = stem_run(e), depth = e.kernel_h * run, n = e.out_channels;
+  const StemSlivers<T> slivers{n};
   const RegisterEpilogue<T> quick(epilogue, 0);
+  const bool whole = n >= Tile::width;
+  const bool finish = whole && !epilogue.does_nothing() && epilogue.fits_registers();
   for (std::int64_t begin = 0; begin < e.out_width; begin += H) {
     const std::int64_t j = std::min(begin, e.out_width - H);  // the last tile may overlap
-    for (std::int64_t o = 0; o < n; o += Tile::columns) {
-      const std::int64_t used = std::min(Tile::columns, n - o);
-      const T* sliver = packed + o * depth;
-      const bool whole = used % Tile::width == 0;
-      const bool finish = whole && !epilogue.does_nothing() && epilogue.fits_registers();
+    for (std::int64_t i = 0; i < slivers.count(); ++i) {
+      const std::int64_t o = slivers.begin(i), used = slivers.used(i);
+      const T* sliver = packed + i * slivers.step() * depth;
       auto compute = [&](T* to, std::int64_t to_step) {
         const T* from = rows + j * STEP;
         const RegisterEpilogue<T>* in_registers = finish ? &quick : nullptr;
@@ -121,12 +149,12 @@ void stem_forward_row(const Conv2dExtents& e, const T* rows, std::int64_t row_le
       } else {
         alignas(64) T tile[H * Tile::columns];
         compute(tile, Tile::columns);
-        for (std::int64_t i = 0; i < H; ++i)
-          copy(tile + i * Tile::columns, used, out + (j + i) * n + o);
+        for (std::int64_t p = 0; p < H; ++p)
+          copy(tile + p * Tile::columns, used, out + (j + p) * n + o);
       }
       if (finish || epilogue.does_nothing()) continue;
-      for (std::int64_t i = 0; i < H; ++i) {
-        T* pixel = out + (j + i) * n;
+      for (std::int64_t p = 0; p < H; ++p) {
+        T* pixel = out + (j + p) * n;
         epilogue(&pixel, 1, o, o, used);
       }
     }
@@ -143,9 +171,10 @@ void stem_conv2d_forward(Context& ctx, const Conv2dExtents& e, const T* x, const
   constexpr bool rounds = !std::is_same_v<Y, T>;
   const StemRows<T> source{e};
   const std::int64_t depth = e.kernel_h * stem_run(e), n = e.out_channels;
-  auto packed = ctx.make<T>({depth * round_up(n, GemmTile<T>::columns)}, "packed weights");
+  const StemSlivers<T> slivers{n};
+  auto packed = ctx.make<T>({slivers.size(depth)}, "packed weights");
   auto rows_of = ctx.make<T>({ctx.threads() * source.size()}, "rows of images");
-  ctx.parallel_for(1, [&](std::int64_t) { pack_rows_of_b(w, n, depth, n, packed.data); });
+  ctx.parallel_for(1, [&](std::int64_t) { slivers.pack(w, depth, packed.data); });
   const std::int64_t rows = e.batch * e.out_height, row_size = e.out_width * n;
   auto unrounded = ctx.make<T>({rounds ? ctx.threads() * row_size : 0}, "rows of outputs");
   ctx.parallel_for(divide_up(rows, stem_rows_per_chunk), [&](std::int64_t chunk, int thread) {
