@@ -143,10 +143,15 @@
   Q void margin_softmax(Context&, const P<T>&, std::int64_t, std::int64_t, std::int64_t, const T*, \
                         const T*, const std::int64_t*, T, T, T*, T*,                               \
                         const kernels::CenterGradient<Context, T>&, std::int64_t);                 \
+  Q void margin_softmax_tiled(Context&, const MarginTiles&, bool, const P<T>&, const T*, const T*, \
+                              const std::int64_t*, T, T, T*, T*,                                   \
+                              const kernels::CenterGradient<Context, T>&);                         \
   Q void margin_logits_forward(Context&, const P<T>&, std::int64_t, std::int64_t, std::int64_t,    \
                                const T*, const T*, const std::int64_t*, T*);                       \
   Q void margin_logits_backward(Context&, const P<T>&, std::int64_t, std::int64_t, std::int64_t,   \
-                                const T*, const T*, const T*, const std::int64_t*, T*, T*);
+                                const T*, const T*, const T*, const std::int64_t*, T*, T*);        \
+  Q void margin_logits_backward_tiled(Context&, const MarginTiles&, const P<T>&, const T*,         \
+                                      const T*, const T*, const std::int64_t*, T*, T*);
 #define KINDRED_MARGIN_KERNELS(Q, T)                                                               \
   Q void margin_logits(Context&, std::int64_t, std::int64_t, std::int64_t, std::int64_t, const T*, \
                        const T*, T*);                                                              \
