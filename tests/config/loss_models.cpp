@@ -1,4 +1,4 @@
-// Every loss in a model from YAML trains. The losses are registered by support/config_losses.cpp.
+// Every loss in a model from YAML trains. The losses are registered by rec/components_losses.cpp.
 
 #include <cmath>
 #include <vector>

@@ -1,5 +1,5 @@
 // Every margin head from YAML with update_in_tile trains as without, to the bit. The heads are
-// registered by support/config_heads.cpp.
+// registered by rec/components_heads.cpp.
 
 #include <vector>
 

@@ -2,7 +2,7 @@
 // checkpoints, a run that is resumed, one that diverges, features of the trained network.
 
 #ifdef KINDRED_CPU_SIDE
-#include <kindred/kindred.hpp>
+#include "rec/experiment.hpp"  // which is compiled once
 #else
 #include <kindred/kindred.cuh>
 #endif

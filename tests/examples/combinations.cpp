@@ -1,6 +1,6 @@
 // Every head with every loss and two necks composes and trains on drawn characters; that these are
 // all that the project promises is tests/config/components.cpp. They are compiled in
-// support/config_*.cpp. Without Chinese typefaces the program ends with 77: skipped.
+// rec/components_*.cpp. Without Chinese typefaces the program ends with 77: skipped.
 
 #include <cmath>
 #include <cstdlib>

@@ -1,0 +1,5 @@
+#include "kernels.cuh"
+
+namespace kindred::cuda {
+KINDRED_MARGIN_KERNELS(template, double)
+}  // namespace kindred::cuda

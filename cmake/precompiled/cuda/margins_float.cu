@@ -1,0 +1,5 @@
+#include "kernels.cuh"
+
+namespace kindred::cuda {
+KINDRED_MARGIN_KERNELS(template, float)
+}  // namespace kindred::cuda

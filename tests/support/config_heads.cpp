@@ -1,2 +1,0 @@
-// The heads that YAML files of the tests may name, compiled once.
-#include <kindred/config/heads.hpp>
