@@ -218,7 +218,7 @@ void compare(const Layer& layer, Direction direction, const Settings& s, Sums& s
 #ifdef KINDRED_WITH_DNNL
   contestants.push_back(dnnl_conv2d(layer, a, direction));
 #endif
-  const std::vector<double> seconds = benchmarks::interleaved(contestants, s.rounds);
+  const std::vector<double> seconds = benchmarks::interleaved(contestants, 2, s.rounds);
   const double by_flops = a.flops() * seconds[0] / peak_flops, by_bytes = seconds[1];
   const double least = std::max(by_flops, by_bytes), own = seconds[2];
   std::vector<std::string> cells{layer.name(),
@@ -288,5 +288,7 @@ int main(int argc, char** argv) {
   table("x1_0", pplcnet(1), s);
   table("x2_5", pplcnet(2.5), s);
   table("ResNet50_vd", resnet50_vd(), s);
-  std::printf("\n%d threads, medians of %d interleaved rounds.\n", s.threads, s.rounds);
+  std::printf(
+      "\n%d threads, medians of %d interleaved rounds, the best ones of peak and bandwidth.\n",
+      s.threads, s.rounds);
 }

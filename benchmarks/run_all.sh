@@ -39,7 +39,7 @@ report=("$python" benchmarks/report.py)
 programs=$build/benchmarks
 
 measure roofline "${report[@]}" "Limits of the machine" "$programs/roofline" "${google[@]}"
-measure gemm "${report[@]}" "Matrix products" "$programs/gemm" --rounds "$repeats"
+measure gemm "${report[@]}" "Matrix products" "$programs/gemm" --threads 1 --rounds "$repeats"
 measure layers "${report[@]}" "Convolution layers" "$programs/layers" --rounds "$repeats"
 measure margin_softmax "${report[@]}" "The margin step and its matrix product" \
   "$programs/margin_softmax" "${google[@]}"
