@@ -6,6 +6,8 @@
 
 #include <kindred/kindred.hpp>
 
+#include "margin_policies.hpp"
+
 // In the lists Q is "extern template" for a declaration, "template" for a definition.
 #define KINDRED_KERNEL(Q, ...) Q decltype(__VA_ARGS__) __VA_ARGS__;
 
@@ -87,19 +89,9 @@
   KINDRED_KERNEL(Q, margin_softmax<P<T>, T>)        \
   KINDRED_KERNEL(Q, margin_logits_forward<P<T>, T>) \
   KINDRED_KERNEL(Q, margin_logits_backward<P<T>, T>)
-#define KINDRED_MARGIN_KERNELS(Q, T)                      \
-  KINDRED_KERNEL(Q, margin_logits<T>)                     \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, AdaMarginPolicy)        \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, ArcMarginPolicy)        \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, CircleMarginPolicy)     \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, CombinedMarginPolicy)   \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, CosMarginPolicy)        \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, CurricularMarginPolicy) \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, DynamicMarginPolicy)    \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, ElasticMarginPolicy)    \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, MagMarginPolicy)        \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, NormFacePolicy)         \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, SubCenterArcMarginPolicy)
+#define KINDRED_MARGIN_KERNELS(Q, T)  \
+  KINDRED_KERNEL(Q, margin_logits<T>) \
+  KINDRED_MARGIN_POLICIES(KINDRED_MARGIN_KERNELS_OF, Q, T)
 
 namespace kindred::cpu {
 KINDRED_KERNELS(extern template, float)

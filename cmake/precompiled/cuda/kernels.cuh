@@ -4,17 +4,6 @@
 // listed by their parameters: nvcc does not take an instantiation that names its type by decltype.
 
 #include <kindred/eval/retrieval.cuh>
-#include <kindred/head/ada_margin.hpp>
-#include <kindred/head/arc_margin.hpp>
-#include <kindred/head/circle_margin.hpp>
-#include <kindred/head/combined_margin.hpp>
-#include <kindred/head/cos_margin.hpp>
-#include <kindred/head/curricular_margin.hpp>
-#include <kindred/head/dynamic_margin.hpp>
-#include <kindred/head/elastic_margin.hpp>
-#include <kindred/head/mag_margin.hpp>
-#include <kindred/head/norm_face.hpp>
-#include <kindred/head/sub_center_arc_margin.hpp>
 #include <kindred/kernels/cuda/batch_norm.cuh>
 #include <kindred/kernels/cuda/channel_scale.cuh>
 #include <kindred/kernels/cuda/check_labels.cuh>
@@ -38,6 +27,8 @@
 #include <kindred/loss/batch_hard.hpp>
 #include <kindred/loss/ce_loss.hpp>
 #include <kindred/loss/pair_loss.hpp>
+
+#include "../margin_policies.hpp"
 
 // In the lists Q is "extern template" for a declaration, "template" for a definition.
 
@@ -167,17 +158,7 @@
 #define KINDRED_MARGIN_KERNELS(Q, T)                                                               \
   Q void margin_logits(Context&, std::int64_t, std::int64_t, std::int64_t, std::int64_t, const T*, \
                        const T*, T*);                                                              \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, AdaMarginPolicy)                                                 \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, ArcMarginPolicy)                                                 \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, CircleMarginPolicy)                                              \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, CombinedMarginPolicy)                                            \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, CosMarginPolicy)                                                 \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, CurricularMarginPolicy)                                          \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, DynamicMarginPolicy)                                             \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, ElasticMarginPolicy)                                             \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, MagMarginPolicy)                                                 \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, NormFacePolicy)                                                  \
-  KINDRED_MARGIN_KERNELS_OF(Q, T, SubCenterArcMarginPolicy)
+  KINDRED_MARGIN_POLICIES(KINDRED_MARGIN_KERNELS_OF, Q, T)
 
 namespace kindred::cuda {
 KINDRED_KERNELS(extern template, float)
