@@ -1,13 +1,8 @@
 // Training and inference with maps in BF16, CPU against CUDA.
 
-#ifdef KINDRED_CPU_SIDE
-#include <kindred/kindred.hpp>
-#else
-#include <kindred/kindred.cuh>
-#endif
-
 #include <numeric>
 
+#include "cuda/library.hpp"
 #include "cuda/support.hpp"
 
 using namespace kindred;
@@ -16,11 +11,7 @@ using test::Side;
 
 namespace {
 
-#ifdef KINDRED_CPU_SIDE
-using Device = Cpu;
-#else
-using Device = Cuda;
-#endif
+using Device = test::TestedDevice;
 
 template <class T>
 using Model = RecModel<backbone::PPLCNet, neck::FC, head::ArcMargin, loss::CELoss, Device, T>;

@@ -1,11 +1,6 @@
 // A whole model on CPU against CUDA: features, losses, gradients and a stretch of training.
 
-#ifdef KINDRED_CPU_SIDE
-#include <kindred/kindred.hpp>
-#else
-#include <kindred/kindred.cuh>
-#endif
-
+#include "cuda/library.hpp"
 #include "cuda/support.hpp"
 
 using namespace kindred;
@@ -13,11 +8,7 @@ using test::random_values;
 
 namespace {
 
-#ifdef KINDRED_CPU_SIDE
-using Device = Cpu;
-#else
-using Device = Cuda;
-#endif
+using Device = test::TestedDevice;
 
 template <class T>
 using Model = RecModel<backbone::PPLCNet, neck::FC, head::ArcMargin,

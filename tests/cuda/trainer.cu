@@ -1,15 +1,11 @@
 // Trainer, CPU against CUDA: a step is one graph that the host waits for once, at its end, and has
 // the bits of the same work launched kernel by kernel and updated after a look at it.
 
-#ifdef KINDRED_CPU_SIDE
-#include <kindred/kindred.hpp>
-#else
-#include <kindred/kindred.cuh>
-#endif
 #include <unistd.h>
 
 #include <kindred/train/trainer.hpp>
 
+#include "cuda/library.hpp"
 #include "cuda/support.hpp"
 
 using namespace kindred;
@@ -18,11 +14,7 @@ using test::Side;
 
 namespace {
 
-#ifdef KINDRED_CPU_SIDE
-using Device = Cpu;
-#else
-using Device = Cuda;
-#endif
+using Device = test::TestedDevice;
 using Model = RecModel<backbone::PPLCNet, neck::FC, head::ArcMargin, loss::CELoss, Device>;
 using Array = Model::Array;
 using Numbers = std::vector<float>;
